@@ -1,0 +1,207 @@
+"""Settings of a run: typed, checked, and resolved in one order.
+
+    defaults here  <  the algorithm's row  <  weeks/NN/config.yaml: defaults, scale, algorithm  <  the command line
+
+Whatever is derived from another setting (the reference model from the policy, the warm-up from the steps) is filled in
+after all of these, so that it follows an override. A key that does not exist is refused by name.
+"""
+
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from reference_impl.algorithms import ALGORITHMS, Algorithm
+from reference_impl.errors import UserError
+from reference_impl.implementations import shown, week_folder, week_name
+
+Aggregate = Literal["sequence_sum", "sequence_mean", "token_mean", "constant"]
+
+
+class Settings(BaseModel):
+    """What every run has."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    week: str
+    algorithm: str
+    impl: str = "student"
+    scale: str = "nano"
+    seed: int = Field(0, ge=0, description="seeds the sampler, the prompts and the order of the data")
+    steps: int = Field(200, ge=1, description="optimizer steps (rollouts, in RL)")
+    lr: float = Field(1e-3, gt=0, description="peak learning rate")
+    threads: int = Field(1, ge=1, description="CPU threads; the nano model is too small to gain from many")
+    eval_every: int | None = Field(None, ge=1, description="steps between evaluations; default: a tenth of the run")
+    eval_prompts: int = Field(256, ge=1, description="held-out prompts of each evaluation during training")
+    final_eval_prompts: int = Field(1024, ge=1, description="held-out prompts before and after training")
+    checkpoint_every: int | None = Field(None, ge=1, description="steps between checkpoints; default: as eval_every")
+
+    @model_validator(mode="after")
+    def _derive(self) -> Self:
+        self._fill("eval_every", max(1, self.steps // 10))
+        self._fill("checkpoint_every", self.eval_every)
+        return self
+
+    def _fill(self, key: str, value: Any) -> None:
+        """Set a derived default, unless it was given."""
+        if getattr(self, key) is None:
+            object.__setattr__(self, key, value)
+
+
+class ModelSettings(Settings):
+    """A run that trains a language model on a task."""
+
+    task: str = Field("chain_sum", description="reasoning_gym task")
+    policy: str = Field("base", description="start model: base, random, a run folder or a checkpoint folder")
+    max_new_tokens: int = Field(28, ge=1, description="longest completion sampled")
+    max_grad_norm: float = Field(1.0, gt=0)
+    weight_decay: float = Field(0.0, ge=0)
+
+
+class RLSettings(ModelSettings):
+    """Policy gradients: rollouts of `prompts_per_step` x `group` completions, one optimizer step each."""
+
+    reference: str | None = Field(None, description="model that `kl` is measured against; default: the start policy")
+    prompts_per_step: int = Field(8, ge=1)
+    group: int = Field(8, ge=1, description="completions per prompt (G)")
+    temperature: float = Field(1.0, gt=0, description="of sampling and of scoring alike")
+    reward_shift: float = Field(0.0, description="added to every reward: changes no optimum, only the variance")
+    aggregate: Aggregate = "sequence_sum"
+    betas: tuple[float, float] = (0.9, 0.95)
+
+    @model_validator(mode="after")
+    def _follow_policy(self) -> Self:
+        self._fill("reference", self.policy)
+        return self
+
+
+class SFTSettings(ModelSettings):
+    """Supervised fine-tuning on demonstrations."""
+
+    policy: str = "random"
+    demonstrations: int = Field(58_000, ge=1, description="size of the corpus")
+    batch_size: int = Field(64, ge=1)
+    micro_batches: int = Field(1, ge=1, description="parts that a batch is cut into (gradient accumulation)")
+    max_length: int = Field(64, ge=2, description="tokens kept of prompt + response")
+    warmup_steps: int | None = Field(None, ge=0, description="default: 2% of the steps")
+    min_ratio: float = Field(0.05, ge=0, le=1, description="last learning rate over the peak")
+    betas: tuple[float, float] = (0.9, 0.98)
+    weight_decay: float = Field(0.01, ge=0)
+
+    @model_validator(mode="after")
+    def _derive_warmup(self) -> Self:
+        self._fill("warmup_steps", self.steps // 50)
+        return self
+
+
+class PreferenceSettings(ModelSettings):
+    """Direct alignment on pairs sampled from the start policy and labelled by the verifier."""
+
+    reference: str | None = Field(None, description="frozen model of the log-ratios; default: the start policy")
+    beta: float = Field(0.1, gt=0)
+    label_smoothing: float = Field(0.0, ge=0, lt=0.5, description="assumed share of flipped labels (cDPO)")
+    pair_prompts: int = Field(1500, ge=2, description="prompts that completions are sampled for")
+    samples_per_prompt: int = Field(8, ge=2)
+    pairs_per_prompt: int = Field(2, ge=1, description="at most so many pairs of one prompt")
+    held_out_pairs: int = Field(256, ge=1)
+    batch_size: int = Field(64, ge=1)
+    epochs: int = Field(2, ge=1)
+    betas: tuple[float, float] = (0.9, 0.95)
+
+    @model_validator(mode="after")
+    def _follow_policy(self) -> Self:
+        self._fill("reference", self.policy)
+        return self
+
+
+class ObjectiveSettings(ModelSettings):
+    """Week 01: a policy that is a table, and a first outcome reward model."""
+
+    betas_kl: tuple[float, ...] = Field((0.05, 0.1, 0.2, 0.5, 1.0), description="weights of the KL term to climb with")
+    outcomes: int = Field(32, ge=2, description="completions that the tabular policy chooses between")
+    samples: int = Field(4096, ge=16, description="draws behind each KL estimate")
+    reward_prompts: int = Field(100, ge=4, description="prompts of the outcome reward model")
+    reward_steps: int = Field(150, ge=1)
+
+
+def resolve(
+    schema: type[Settings], week: str, *, algorithm: str | None, scale: str | None, overrides: dict[str, Any]
+) -> Settings:
+    """The settings of one run. Raises UserError for whatever is unknown or out of range, naming what is valid."""
+    week = week_name(week)
+    file = week_config(week)
+    chosen = algorithm or file["defaults"].get("algorithm") or file["algorithms"][0]
+    scale = scale or file["defaults"].get("scale", "nano")
+    row = find_algorithm(week, chosen, file["algorithms"])
+    if scale not in file["scales"]:
+        raise UserError(f"Week {week} has no scale {scale!r}{nearest(scale, file['scales'])}")
+    layers = [row.defaults, file["defaults"], file["scales"][scale], file["algorithm_overrides"].get(chosen), overrides]
+    values: dict[str, Any] = {}
+    for layer in layers:
+        values.update(layer or {})
+    values.update(week=week, algorithm=chosen, scale=scale)
+    return checked(schema, values)
+
+
+def week_config(week: str) -> dict[str, Any]:
+    """weeks/NN/config.yaml: `algorithms`, `defaults`, `scales`, `algorithm_overrides`, `demo`."""
+    path = week_folder(week) / "config.yaml"
+    if not path.is_file():
+        raise UserError(f"Week {week} has no launcher yet: {shown(path)} does not exist.")
+    file = {"defaults": {}, "algorithm_overrides": {}, **read_yaml(path)}
+    file.setdefault("demo", file["algorithms"][:1])
+    return file
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """A YAML mapping; UserError when it cannot be read as one."""
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, yaml.YAMLError) as error:
+        raise UserError(f"{shown(path)} cannot be read: {error}") from error
+    if not isinstance(values, dict):
+        raise UserError(f"{shown(path)} is not a mapping of keys to values.")
+    return values
+
+
+def find_algorithm(week: str, name: str, allowed: list[str]) -> Algorithm:
+    """The row of `algorithms.py` by name; UserError when the week does not train it."""
+    if name not in allowed:
+        raise UserError(f"Week {week} has no algorithm {name!r}{nearest(name, allowed)}")
+    return ALGORITHMS[name]
+
+
+def checked(schema: type[Settings], values: dict[str, Any]) -> Settings:
+    """`values` as `schema`; UserError that lists every key that is unknown or out of range."""
+    try:
+        return schema(**values)
+    except ValidationError as error:
+        raise UserError("\n".join(_complaint(schema, item) for item in error.errors())) from error
+
+
+def parse_override(text: str) -> tuple[str, Any]:
+    """`key=value` of the command line; the value is read as YAML, so 3e-4, true and [1, 2] mean what they say."""
+    key, equals, value = text.partition("=")
+    if not (key and equals):
+        raise UserError(f"--set {text}: write it as key=value, for example --set lr=3e-4.")
+    try:
+        return key.strip(), yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise UserError(f"--set {text}: the value is not readable YAML.") from error
+
+
+def nearest(name: str, valid: Any) -> str:
+    """`; did you mean ...? Valid are ...` for a name that is not in `valid`."""
+    near = get_close_matches(name, list(valid), n=1)
+    guess = f"; did you mean {near[0]!r}?" if near else "."
+    return f"{guess} Valid: {', '.join(valid)}."
+
+
+def _complaint(schema: type[Settings], error: dict[str, Any]) -> str:
+    key = str(error["loc"][0])
+    if error["type"] == "extra_forbidden":
+        return f"There is no setting {key!r} here{nearest(key, schema.model_fields)}"
+    about = schema.model_fields[key].description if key in schema.model_fields else None
+    return f"{key}={error['input']!r}: {error['msg'][0].lower()}{error['msg'][1:]}" + (f" ({about})." if about else ".")

@@ -1,0 +1,1 @@
+"""Everything a run leaves behind: folder, metrics, checkpoints, plots, samples, wandb mirror."""
