@@ -1,0 +1,250 @@
+"""NanoLM: a language model small enough to train on a laptop core, of the same type as Qwen3.
+
+One block is
+
+    h = x + Attention(RMSNorm(x))          RMSNorm(x) = scale * x / sqrt(mean(x^2) + eps)
+    x = h + SwiGLU(RMSNorm(h))             SwiGLU(x)  = W_down(silu(W_gate x) * W_up x)
+
+with rotary positions (RoPE) and RMS-normalised queries and keys (qk-norm). The embedding matrix is used twice: it turns
+token ids into vectors, and transposed it turns the last vectors into logits ("tied embeddings").
+
+The parameters carry the names of transformers' `Qwen3ForCausalLM`, so a nano checkpoint opens there unchanged, and the
+call convention is that of a transformers causal LM, so every loop of this course runs on both.
+
+Sources: Qwen3 technical report (arXiv 2505.09388); RoPE (arXiv 2104.09864); SwiGLU (arXiv 2002.05202);
+RMSNorm (arXiv 1910.07467).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+@dataclass
+class NanoConfig:
+    """Sizes of a NanoLM; the names are those of transformers' Qwen3Config."""
+
+    vocab_size: int = 64
+    hidden_size: int = 64
+    intermediate_size: int = 160
+    num_hidden_layers: int = 2
+    num_attention_heads: int = 4
+    head_dim: int = 16
+    rms_norm_eps: float = 1e-6
+    rope_theta: float = 10_000.0
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            if not getattr(self, field.name) > 0:
+                raise ValueError(f"NanoConfig.{field.name} must be positive, got {getattr(self, field.name)!r}")
+        if self.head_dim % 2:
+            raise ValueError(f"NanoConfig.head_dim must be even, because RoPE rotates pairs; got {self.head_dim}")
+
+
+@dataclass
+class LMOutput:
+    """What a forward pass returns."""
+
+    logits: Tensor | None = None  # (B, T, V)
+    last_hidden_state: Tensor | None = None  # (B, T, d)
+    hidden_states: tuple[Tensor, ...] | None = None  # the last entry is last_hidden_state
+    past_key_values: KVCache | None = None
+
+
+class KVCache:
+    """Keys and values of the tokens seen so far, written into room that is allocated ahead and doubled when full."""
+
+    def __init__(self, layers: int) -> None:
+        self.layers: list[tuple[Tensor, Tensor] | None] = [None] * layers
+        self.lengths = [0] * layers
+
+    def get_seq_length(self) -> int:
+        return self.lengths[0]
+
+    def update(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        """Append keys and values (B, H, T, D); return those of all tokens so far."""
+        start, end = self.lengths[layer], self.lengths[layer] + keys.shape[2]
+        if self.layers[layer] is None or self.layers[layer][0].shape[2] < end:
+            self._grow(layer, keys, max(32, 2 * end))
+        all_keys, all_values = self.layers[layer]
+        all_keys[:, :, start:end] = keys
+        all_values[:, :, start:end] = values
+        self.lengths[layer] = end
+        return all_keys[:, :, :end], all_values[:, :, :end]
+
+    def _grow(self, layer: int, like: Tensor, room: int) -> None:
+        batch, heads, _, dim = like.shape
+        larger = (like.new_empty(batch, heads, room, dim), like.new_empty(batch, heads, room, dim))
+        if self.layers[layer] is not None:
+            for new, old in zip(larger, self.layers[layer], strict=True):
+                new[:, :, : old.shape[2]] = old
+        self.layers[layer] = larger
+
+    # The next two carry the names of transformers' DynamicCache, so that the rollout engine treats both alike.
+    def batch_repeat_interleave(self, repeats: int) -> None:
+        self.layers = [tuple(x.repeat_interleave(repeats, dim=0) for x in pair) for pair in self.layers]
+
+    def batch_select_indices(self, indices: Tensor) -> None:
+        self.layers = [tuple(x[indices] for x in pair) for pair in self.layers]
+
+
+class RMSNorm(nn.Module):
+    """x / root-mean-square(x), times a learned scale."""
+
+    def __init__(self, size: int, eps: float) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(size))
+        self.eps = eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.rms_norm(x, self.weight.shape, self.weight, self.eps)
+
+
+def rope_tables(position_ids: Tensor, head_dim: int, theta: float) -> tuple[Tensor, Tensor]:
+    """Cosines and sines of position * theta^(-2i/D), i = 0 .. D/2 - 1, each (B, 1, T, D/2)."""
+    frequencies = theta ** (-torch.arange(0, head_dim, 2, device=position_ids.device, dtype=torch.float32) / head_dim)
+    angles = position_ids[:, None, :, None].float() * frequencies
+    return angles.cos(), angles.sin()
+
+
+def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Turn the pair (x_i, x_{i + D/2}) by its position's angle; x is (B, H, T, D)."""
+    a, b = x.chunk(2, dim=-1)
+    return torch.cat((a * cos - b * sin, b * cos + a * sin), dim=-1).to(x.dtype)
+
+
+class Attention(nn.Module):
+    """Causal self-attention with RMS-normalised queries and keys."""
+
+    def __init__(self, config: NanoConfig) -> None:
+        super().__init__()
+        inner = config.num_attention_heads * config.head_dim
+        self.head_dim = config.head_dim
+        self.q_proj = nn.Linear(config.hidden_size, inner, bias=False)
+        self.k_proj = nn.Linear(config.hidden_size, inner, bias=False)
+        self.v_proj = nn.Linear(config.hidden_size, inner, bias=False)
+        self.o_proj = nn.Linear(inner, config.hidden_size, bias=False)
+        self.q_norm = RMSNorm(config.head_dim, config.rms_norm_eps)
+        self.k_norm = RMSNorm(config.head_dim, config.rms_norm_eps)
+
+    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, mask: Tensor | None, cache: KVCache | None, layer: int):
+        batch, length, _ = x.shape
+        split = (batch, length, -1, self.head_dim)
+        q = rotate(self.q_norm(self.q_proj(x).view(split)).transpose(1, 2), cos, sin)
+        k = rotate(self.k_norm(self.k_proj(x).view(split)).transpose(1, 2), cos, sin)
+        v = self.v_proj(x).view(split).transpose(1, 2)
+        if cache is not None:
+            k, v = cache.update(layer, k, v)
+        # without a mask: a single query may see every key, several queries start the text and see their past
+        x = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=mask is None and length > 1)
+        return self.o_proj(x.transpose(1, 2).reshape(batch, length, -1))
+
+
+class SwiGLU(nn.Module):
+    """W_down(silu(W_gate x) * W_up x)."""
+
+    def __init__(self, config: NanoConfig) -> None:
+        super().__init__()
+        self.gate_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=False)
+        self.up_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=False)
+        self.down_proj = nn.Linear(config.intermediate_size, config.hidden_size, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))
+
+
+class Block(nn.Module):
+    def __init__(self, config: NanoConfig) -> None:
+        super().__init__()
+        self.input_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
+        self.self_attn = Attention(config)
+        self.post_attention_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
+        self.mlp = SwiGLU(config)
+
+    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, mask: Tensor | None, cache: KVCache | None, layer: int):
+        x = x + self.self_attn(self.input_layernorm(x), cos, sin, mask, cache, layer)
+        return x + self.mlp(self.post_attention_layernorm(x))
+
+
+def attention_mask_of(padding: Tensor | None, queries: int, keys: int) -> Tensor | None:
+    """Which key each query may see, (B, 1, queries, keys) bool; None when causality alone decides.
+
+    Every position may see itself, padding too: a softmax over nothing would be NaN and spread through later layers.
+    """
+    if padding is None and (queries == 1 or queries == keys):
+        return None
+    device = None if padding is None else padding.device
+    past = keys - queries
+    causal = torch.ones(queries, keys, dtype=torch.bool, device=device).tril(past)
+    if padding is None:
+        return causal
+    itself = torch.eye(keys, dtype=torch.bool, device=device)[past:]
+    return (causal & padding[:, None, None, :].bool()) | itself
+
+
+class NanoBackbone(nn.Module):
+    """Embedding, blocks and the last norm: token ids (B, T) -> hidden states (B, T, d)."""
+
+    def __init__(self, config: NanoConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
+        self.layers = nn.ModuleList(Block(config) for _ in range(config.num_hidden_layers))
+        self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        past_key_values: KVCache | None = None,
+        use_cache: bool = False,
+    ) -> LMOutput:
+        cache = past_key_values if past_key_values is not None else KVCache(len(self.layers)) if use_cache else None
+        past, length = cache.get_seq_length() if cache is not None else 0, input_ids.shape[1]
+        if position_ids is None:
+            position_ids = torch.arange(past, past + length, device=input_ids.device)[None]
+        cos, sin = rope_tables(position_ids, self.config.head_dim, self.config.rope_theta)
+        mask = attention_mask_of(attention_mask, length, past + length)
+        x = self.embed_tokens(input_ids)
+        for index, block in enumerate(self.layers):
+            x = block(x, cos, sin, mask, cache, index)
+        return LMOutput(last_hidden_state=self.norm(x), past_key_values=cache)
+
+
+class NanoLM(nn.Module):
+    """The language model: logits[:, t] are the scores of the token at t + 1.
+
+    `model(input_ids=(B, T), attention_mask=(B, past + T) or None)` returns an object with `.logits (B, T, V)`,
+    `.hidden_states` (on request; its last entry is the normalised hidden state (B, T, d)) and `.past_key_values`
+    (with `use_cache`). `logits_to_keep=n` computes only the last n positions' logits (0: all of them).
+    """
+
+    def __init__(self, config: NanoConfig | None = None) -> None:
+        super().__init__()
+        self.config = config or NanoConfig()
+        self.model = NanoBackbone(self.config)
+        for parameter in self.parameters():
+            if parameter.dim() == 2:
+                nn.init.normal_(parameter, std=0.02)
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        past_key_values: KVCache | None = None,
+        use_cache: bool = False,
+        output_hidden_states: bool = False,
+        logits_to_keep: int = 0,
+    ) -> LMOutput:
+        output = self.model(input_ids, attention_mask, position_ids, past_key_values, use_cache)
+        output.logits = output.last_hidden_state[:, -logits_to_keep:] @ self.model.embed_tokens.weight.T
+        if output_hidden_states:
+            output.hidden_states = (output.last_hidden_state,)
+        return output
