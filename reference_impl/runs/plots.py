@@ -1,0 +1,139 @@
+"""curves.png: a run's metrics, over the band of the reference runs of the same algorithm.
+
+The reference curves are small CSV files, weeks/NN/reference_curves/*.csv (columns algorithm, seed, step, metrics ...),
+each with a .json beside it that tells settings, command, machine and versions.
+"""
+
+import csv
+import json
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+from reference_impl.config import read_yaml
+from reference_impl.errors import UserError
+from reference_impl.implementations import week_folder
+from reference_impl.runs.files import writing
+from reference_impl.runs.run import read_metrics
+
+PANELS = (  # metric, axis label; a run shows those that it logged, six at most
+    ("loss", "training loss"),
+    ("reward_mean", "training reward"),
+    ("sampled_accuracy", "held-out sampled accuracy"),
+    ("greedy_accuracy", "held-out greedy accuracy"),
+    ("eval_loss", "held-out loss"),
+    ("chosen_logps", "log-prob of chosen"),
+    ("rejected_logps", "log-prob of rejected"),
+    ("margin", "margin"),
+    ("response_length", "response length"),
+    ("entropy", "entropy (nats a token)"),
+    ("kl", "KL to the reference (nats)"),
+    ("grad_norm", "gradient norm"),
+)
+UNPLOTTED_DIFFERENCES = {"seed", "impl", "threads", "algorithm", "checkpoint_every"}
+
+
+def plot_run(path: Path) -> None:
+    """Write `curves.png` of one run folder."""
+    plot_runs([path], path / "curves.png")
+
+
+def plot_runs(paths: list[Path], target: Path) -> None:
+    """Several runs in one figure, each over the band of its algorithm's reference runs."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    runs = [(read_yaml(path / "config.yaml"), read_metrics(path)) for path in paths]
+    logged = {name for _, rows in runs for row in rows for name in row}
+    panels = [panel for panel in PANELS if panel[0] in logged][:8]
+    if not panels:
+        return
+    columns = 2 if len(panels) > 1 else 1
+    height = -(-len(panels) // columns)
+    figure, axes = plt.subplots(height, columns, figsize=(4.5 * columns, 2.7 * height), squeeze=False)
+    for axis in axes.flat[len(panels) :]:
+        axis.remove()
+    for number, (settings, rows) in enumerate(runs):
+        band = reference_band(settings)
+        for axis, (metric, label) in zip(axes.flat, panels, strict=False):
+            color = f"C{number}"
+            draw_band(axis, band, metric, color)
+            points = [(row["step"], row[metric]) for row in rows if metric in row]
+            axis.plot(*zip(*smooth(points), strict=True) if points else ((), ()), color=color, label=settings["algorithm"])
+            axis.set_title(label, fontsize=9)
+            axis.tick_params(labelsize=8)
+    axes.flat[0].legend(fontsize=8, frameon=False)
+    figure.supxlabel("step" + band_note(runs), fontsize=8)
+    figure.tight_layout()
+    with writing(target):
+        partial = target.with_name(f".{target.name}")
+        figure.savefig(partial, dpi=130, format="png")
+        partial.replace(target)
+    plt.close(figure)
+
+
+def smooth(points: list[tuple[float, float]], parts: int = 40) -> list[tuple[float, float]]:
+    """Means of `parts` stretches of equal length, so that noise does not hide the curve; short curves stay as they are."""
+    width = len(points) // parts
+    if width < 2:
+        return points
+    stretches = [points[i : i + width] for i in range(0, len(points), width)]
+    return [(sum(x for x, _ in part) / len(part), sum(y for _, y in part) / len(part)) for part in stretches]
+
+
+def draw_band(axis, band: dict[str, Any] | None, metric: str, color: str) -> None:
+    """Mean and range over the reference seeds, pale."""
+    curves = band["curves"].get(metric) if band else None
+    if not curves:
+        return
+    smoothed = [smooth(curve) for curve in curves]
+    length = min(map(len, smoothed))
+    steps = [x for x, _ in smoothed[0][:length]]
+    columns = [[curve[i][1] for curve in smoothed] for i in range(length)]
+    axis.fill_between(steps, list(map(min, columns)), list(map(max, columns)), color=color, alpha=0.15, linewidth=0)
+    axis.plot(steps, [sum(column) / len(column) for column in columns], color=color, alpha=0.4, linewidth=1)
+
+
+def reference_band(settings: dict[str, Any]) -> dict[str, Any] | None:
+    """The reference curves of this algorithm whose settings differ least: {"curves": metric -> curves, "differs"}."""
+    best = None
+    for file in sorted((week_folder(settings["week"]) / "reference_curves").glob("*.csv")):
+        about = json.loads(file.with_suffix(".json").read_text(encoding="utf-8"))
+        theirs = about["settings"].get(settings["algorithm"])
+        if theirs is None:
+            continue
+        keys = (theirs.keys() | settings.keys()) - UNPLOTTED_DIFFERENCES
+        differs = sorted(key for key in keys if theirs.get(key) != settings.get(key))
+        if best is None or len(differs) < len(best["differs"]):
+            best = {"file": file, "differs": differs, "seeds": len(about["seeds"])}
+    if best is None:
+        return None
+    return best | {"curves": read_curves(best["file"], settings["algorithm"])}
+
+
+def read_curves(file: Path, algorithm: str) -> dict[str, list[list[tuple[float, float]]]]:
+    """metric -> one curve [(step, value), ...] for each seed."""
+    curves: dict[str, dict[str, list]] = defaultdict(lambda: defaultdict(list))
+    try:
+        with open(file, encoding="utf-8", newline="") as lines:
+            for row in csv.DictReader(lines):
+                if row["algorithm"] != algorithm:
+                    continue
+                for metric, value in row.items():
+                    if metric not in ("algorithm", "seed", "step") and value != "":
+                        curves[metric][row["seed"]].append((float(row["step"]), float(value)))
+    except (OSError, KeyError, ValueError) as error:
+        raise UserError(f"The reference curves {file} cannot be read: {error}.") from error
+    return {metric: list(seeds.values()) for metric, seeds in curves.items()}
+
+
+def band_note(runs: list[tuple[dict[str, Any], Any]]) -> str:
+    """What the bands are, and in which settings they differ from the run."""
+    bands = [band for band in (reference_band(settings) for settings, _ in runs) if band]
+    if not bands:
+        return ""
+    differs = sorted({key for band in bands for key in band["differs"]})
+    note = f"        band: range over {bands[0]['seeds']} reference seeds"
+    return note + (f", which differ in {', '.join(differs)}" if differs else "")

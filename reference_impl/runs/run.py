@@ -1,0 +1,190 @@
+"""A run is a folder; everything that reads runs reads these files.
+
+    config.yaml       every setting, resolved
+    metrics.jsonl     one line a logged step, appended and flushed
+    checkpoint/       see checkpoint.py
+    samples.md        completions of the same held-out prompts before and after
+    curves.png        the metrics over the band of the reference runs
+    summary.json      status, results, seed, versions, machine, the file whose functions ran
+"""
+
+import hashlib
+import json
+import platform
+import sys
+import time
+from collections.abc import Iterator
+from datetime import datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from reference_impl.config import Settings
+from reference_impl.errors import UserError
+from reference_impl.implementations import ROOT, shown, week_file
+from reference_impl.runs import wandb_mirror
+from reference_impl.runs.files import append_line, settled_folder, write_text
+from reference_impl.runs.progress import Ticker, track
+
+PACKAGES = ("torch", "transformers", "reasoning-gym", "safetensors", "numpy")
+
+
+class Run:
+    """One run's folder, open for writing. `Run.create` starts one, `Run.reopen` continues one."""
+
+    def __init__(self, path: Path, settings: Settings, summary: dict[str, Any], resumed: bool):
+        self.path, self.settings, self.summary, self.resumed = path, settings, summary, resumed
+        self.seconds_before = summary.get("seconds", 0.0) if resumed else 0.0
+        self.began = time.perf_counter()
+        self.mirror = wandb_mirror.start(path, settings.model_dump(), resumed)
+
+    @classmethod
+    def create(cls, settings: Settings, runs_dir: Path) -> "Run":
+        """A new folder under `runs_dir`. Raises UserError when it cannot be made."""
+        path = new_folder(runs_dir, settings)
+        write_text(path / "config.yaml", yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False))
+        write_text(path / "metrics.jsonl", "")
+        summary = {"status": "running", "settings": settings.model_dump(mode="json"), **provenance(settings)}
+        run = cls(path, settings, summary, resumed=False)
+        run.summarise()
+        return run
+
+    @classmethod
+    def reopen(cls, path: Path, settings: Settings) -> "Run":
+        """The unfinished run at `path`, to go on from its checkpoint."""
+        summary = json.loads((path / "summary.json").read_text(encoding="utf-8"))
+        if summary["status"] == "finished":
+            raise UserError(f"{shown(path)} is finished; there is nothing left to resume.")
+        rows = read_metrics(path)
+        summary["seconds"] = rows[-1]["seconds"] if rows else 0.0
+        return cls(path, settings, summary, resumed=True)
+
+    @property
+    def seconds(self) -> float:
+        """Wall time of the run, over all its sessions."""
+        return self.seconds_before + time.perf_counter() - self.began
+
+    def log(self, step: int, **metrics: float) -> None:
+        """Append one line to metrics.jsonl, and mirror it."""
+        row = {"step": step, "seconds": round(self.seconds, 3), **metrics}
+        append_line(self.path / "metrics.jsonl", json.dumps(row))
+        if self.mirror is not None:
+            self.mirror.log(metrics, step=step)
+
+    def steps(self, start: int, total: int, label: str) -> Iterator[Ticker]:
+        """The steps start + 1 ... total, with progress on the screen."""
+        return track(label, start, total)
+
+    def write(self, name: str, text: str) -> None:
+        """A file of the run folder, replaced in one step."""
+        write_text(self.path / name, text)
+
+    def save(self, step: int, model, tokenizer, **parts) -> None:
+        """A checkpoint to resume from: the model, and the state of optimizer, schedule and generators in `parts`."""
+        from reference_impl.runs.checkpoint import save_checkpoint
+
+        save_checkpoint(self.path / "checkpoint", step, model, tokenizer, parts)
+
+    def restore(self, model, **parts) -> int:
+        """The step to go on from: 0 in a new run; otherwise the checkpoint's, with everything put back in place.
+
+        Metrics logged after the checkpoint are dropped: those steps are done again.
+        """
+        from reference_impl.runs.checkpoint import load_checkpoint
+
+        checkpoint = settled_folder(self.path / "checkpoint")
+        step = load_checkpoint(checkpoint, model, parts) if self.resumed and checkpoint.is_dir() else 0
+        rows = [row for row in read_metrics(self.path) if row["step"] <= step] if step else []
+        self.write("metrics.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
+        return step
+
+    def summarise(self, **results: Any) -> None:
+        """Write summary.json with `results` added."""
+        self.summary.update(results, seconds=round(self.seconds, 3))
+        self.write("summary.json", json.dumps(self.summary, indent=2) + "\n")
+
+    def close(self, status: str, **results: Any) -> None:
+        """The last word: status finished, interrupted or failed, and the results."""
+        self.summarise(status=status, **results)
+        if self.mirror is not None:
+            self.mirror.summary.update(results)
+            self.mirror.finish(exit_code=0 if status == "finished" else 1)
+
+
+def new_folder(runs_dir: Path, settings: Settings) -> Path:
+    """runs/<week>-<algorithm>-<impl>-<scale>-s<seed>-<time>/, with a number behind it when that name is taken."""
+    impl = settings.impl if settings.impl.isidentifier() else Path(settings.impl).resolve().name
+    stem = f"{settings.week}-{settings.algorithm}-{impl}-{settings.scale}-s{settings.seed}"
+    stem += datetime.now().strftime("-%Y%m%d-%H%M%S")
+    for number in range(100):
+        path = Path(runs_dir) / (stem if number == 0 else f"{stem}-{number}")
+        try:
+            path.mkdir(parents=True)
+            return path
+        except FileExistsError as error:
+            if not path.exists():  # a file stands where a parent folder should
+                raise UserError(f"{shown(runs_dir)} is not a folder; choose another with --runs-dir.") from error
+        except OSError as error:
+            raise UserError(
+                f"No run folder can be made in {shown(runs_dir)}: {error.strerror}. Choose another with --runs-dir."
+            ) from error
+    raise UserError(f"{shown(runs_dir)} already holds 100 runs named {stem}.")
+
+
+def find_run(text: str | Path) -> Path:
+    """A run folder by its path, or by its name under runs/. UserError when there is none."""
+    for path in (Path(text), ROOT / "runs" / text):
+        if (path / "config.yaml").is_file() and (path / "summary.json").is_file():
+            return path
+    raise UserError(f"{text} is no run folder: it has no config.yaml and summary.json.")
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """The rows of a run's metrics.jsonl; a last line cut off by a crash is left out."""
+    rows = []
+    for line in (path / "metrics.jsonl").read_text(encoding="utf-8").splitlines():
+        try:
+            rows.append(json.loads(line))
+        except json.JSONDecodeError:
+            break
+    return rows
+
+
+def provenance(settings: Settings) -> dict[str, Any]:
+    """What it takes to know later how a number came about."""
+    return {
+        "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "started": datetime.now().isoformat(timespec="seconds"),
+        **file_provenance(settings.week, settings.impl),
+        **machine(),
+    }
+
+
+def file_provenance(week: str, impl: str) -> dict[str, str]:
+    """The file whose functions ran, and its hash."""
+    path = week_file(week, impl)
+    return {"functions": shown(path), "functions_sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+
+
+def machine() -> dict[str, Any]:
+    """Versions and the machine, without importing anything heavy."""
+    import os
+
+    return {
+        "python": platform.python_version(),
+        "versions": {name: metadata.version(name) for name in PACKAGES},
+        "platform": platform.platform(),
+        "processor": processor(),
+        "cores": os.cpu_count(),
+    }
+
+
+def processor() -> str:
+    """The processor's name."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()

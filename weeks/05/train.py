@@ -1,0 +1,32 @@
+"""Week 05: REINFORCE, REINFORCE with a baseline and RLOO, from the SFT checkpoint on problems that a verifier checks.
+
+uv run python weeks/05/train.py --algorithm rloo --seed 1
+uv run python weeks/05/train.py --algorithm reinforce --set reward_shift=3
+uv run python weeks/05/train.py --experiment snr
+"""
+
+from reference_impl.config import RLSettings
+from reference_impl.launch import Launcher, main
+
+
+def train(functions, algorithm, settings, run):
+    from reference_impl.loops.evaluate import verifier_rewards
+    from reference_impl.loops.rl import frozen, train_rl
+    from reference_impl.models import load_model
+    from reference_impl.tasks import get_task
+
+    policy, tokenizer = load_model(settings.policy)
+    reference = frozen(load_model(settings.reference)[0])
+    task = get_task(settings.task)
+    advantages, loss = algorithm.build(functions, settings)
+
+    def reward(prompts, texts, rollout):
+        return verifier_rewards(task, prompts, texts, rollout.finished)
+
+    return train_rl(policy, reference, tokenizer, task, reward, advantages, loss, settings, run)
+
+
+launcher = Launcher("05", RLSettings, train)
+
+if __name__ == "__main__":
+    main(launcher)
