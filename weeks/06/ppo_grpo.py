@@ -51,7 +51,7 @@ def ppo_clip_loss(
     Edges:   the minimum is taken after multiplying by A. With A < 0 it keeps rho A above 1 + clip_high.
     Example: logprobs [[-1, -1]], old_logprobs [[-1.5, -0.5]], mask [[1, 1]]
              -> -0.9033 for advantages [[1, 1]], 1.2244 for advantages [[-1, -1]]
-    Source:  Schulman et al. 2017, arXiv:1707.06347, eq. 7; separate bounds as in DAPO, arXiv:2503.14476; book ch. 6, PPO.
+    Source:  Schulman et al. 2017, arXiv:1707.06347, eq. 7; two bounds: DAPO, arXiv:2503.14476; book ch. 6, PPO.
     """
     raise NotImplementedError("Week 06, task 2: write ppo_clip_loss (lesson section 'The clip')")
 
@@ -63,7 +63,7 @@ def value_clip_loss(values: Tensor, old_values: Tensor, returns: Tensor, mask: T
     Shapes:  values, old_values, returns, mask (B, T) -> scalar.
     Edges:   gradient into `values` alone; none for a value that moved more than `clip` towards its return.
     Example: values [[1, 2]], old_values [[0.5, 2]], returns [[1, 3]], mask [[1, 1]] -> 0.2725
-    Source:  the PPO implementation of OpenAI Baselines ("The 37 implementation details of PPO", no. 9); book ch. 6, PPO.
+    Source:  "The 37 implementation details of PPO" (Huang et al. 2022), no. 9; book ch. 6, PPO.
     """
     raise NotImplementedError("Week 06, task 3: write value_clip_loss (lesson section 'The critic')")
 
@@ -144,4 +144,4 @@ def cispo_loss(
              mask [[1, 1], [1, 0]] -> 1.1171
     Source:  MiniMax-M1, arXiv:2506.13585, section 3.1; book ch. 6, CISPO.
     """
-    raise NotImplementedError("Week 06, task 7 (stretch): write cispo_loss (lesson section 'Every token counts: CISPO')")
+    raise NotImplementedError("Week 06, task 7 (stretch): write cispo_loss (lesson section 'No token left out: CISPO')")
