@@ -1,0 +1,147 @@
+"""Supervised fine-tuning on demonstrations, through the week's own `sft_loop`.
+
+    demonstrations -> build_example -> shuffled batches -> collate -> sft_loop(model, batches, optimizer, ...)
+
+This file makes the batches and reads the results; every gradient comes from the functions that are plugged in. The
+corpus is shuffled anew each epoch, by seed and epoch alone, so that a resumed run sees the batches it would have seen.
+"""
+
+import math
+import random
+import time
+
+import torch
+from torch import nn
+
+from reference_impl.config import SFTSettings
+from reference_impl.errors import UserError
+from reference_impl.loops.evaluate import EVAL_SEED, evaluate, held_out_prompts, show
+from reference_impl.runs.run import Run
+from reference_impl.runs.samples import samples_page
+from reference_impl.tasks.chain_sum import STYLES
+
+LOG_EVERY = 10
+SHOWN_SAMPLES = 16
+
+
+def train_sft(model: nn.Module, tokenizer, task, functions, settings: SFTSettings, run: Run) -> dict[str, float]:
+    """Fine-tune `model` on the task's demonstrations; returns held-out accuracy and perplexity before and after."""
+    optimizer = torch.optim.AdamW(
+        model.parameters(), settings.lr, settings.betas, weight_decay=settings.weight_decay, fused=True
+    )
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: relative_lr(step, functions, settings))
+    parts = {"optimizer": optimizer, "schedule": schedule}
+    examples = make_examples(task.demonstrations(settings.demonstrations, settings.seed), tokenizer, functions, settings)
+    prompts = held_out_prompts(task, settings.final_eval_prompts)
+    held_out = make_examples(held_out_demonstrations(task, prompts), tokenizer, functions, settings)
+
+    def measure(n: int) -> dict[str, float]:
+        accuracy = evaluate(model, tokenizer, task, prompts[:n], settings.max_new_tokens)
+        return accuracy | held_out_loss(model, held_out[:n], tokenizer, functions)
+
+    before = measure(settings.final_eval_prompts)
+    samples = {"before": show(model, tokenizer, task, prompts[:SHOWN_SAMPLES], settings.max_new_tokens)}
+    start = run.restore(model, **parts)
+    if start == 0:
+        run.log(0, **before)
+        run.save(0, model, tokenizer, **parts)
+
+    pending, began, total_tokens, total_seconds = [], time.perf_counter(), 0, 0.0
+    for tick in run.steps(start, settings.steps, settings.algorithm):
+        rows = [examples[i] for i in batch_indices(tick.step - 1, len(examples), settings)]
+        pending.append(micro_batches(rows, tokenizer.pad_token_id, functions, settings))
+        stops = (LOG_EVERY, settings.eval_every, settings.checkpoint_every)
+        if tick.step < settings.steps and all(tick.step % every for every in stops):
+            continue
+        losses = functions.sft_loop(model, pending, optimizer, settings.max_grad_norm, schedule)
+        check_losses(losses, len(pending))
+        elapsed = time.perf_counter() - began
+        tokens = sum(int((part["labels"] != -100).sum()) for batch in pending for part in batch)
+        total_tokens, total_seconds = total_tokens + tokens, total_seconds + elapsed
+        metrics = {"loss": sum(losses) / len(losses), "lr": schedule.get_last_lr()[0]}
+        metrics["tokens_per_second"] = tokens / elapsed
+        if tick.step % settings.eval_every == 0 and tick.step < settings.steps:
+            metrics |= measure(settings.eval_prompts)
+        run.log(tick.step, **metrics)
+        tick.note(f"loss {metrics['loss']:.3f}")
+        if tick.step % settings.checkpoint_every == 0 or tick.step == settings.steps:
+            run.save(tick.step, model, tokenizer, **parts)
+        pending, began = [], time.perf_counter()
+
+    after = measure(settings.final_eval_prompts)
+    run.log(settings.steps, **after)
+    samples["after"] = show(model, tokenizer, task, prompts[:SHOWN_SAMPLES], settings.max_new_tokens)
+    run.write("samples.md", samples_page(run.path.name, prompts[:SHOWN_SAMPLES], samples))
+    results = {f"{name}_before": value for name, value in before.items()} | after
+    return results | ({"tokens_per_second": total_tokens / total_seconds} if total_seconds else {})
+
+
+def relative_lr(step: int, functions, settings: SFTSettings) -> float:
+    """The week's schedule as a factor of the peak. Update number `step` uses lr_at(step + 1): lr_at(0) is 0."""
+    lr = functions.lr_at(step + 1, settings.steps, settings.lr, settings.warmup_steps, settings.min_ratio)
+    return lr / settings.lr
+
+
+def make_examples(demonstrations, tokenizer, functions, settings: SFTSettings) -> list[dict]:
+    """Prompt and response as token ids and labels, by the week's `build_example`."""
+    return [
+        functions.build_example(
+            tokenizer.encode(prompt.text), tokenizer.encode(response), tokenizer.eos_token_id, settings.max_length
+        )
+        for prompt, response in demonstrations
+    ]
+
+
+def held_out_demonstrations(task, prompts) -> list[tuple]:
+    """The same mixed crowd of demonstrators, on prompts that no training example has."""
+    rng = random.Random(EVAL_SEED)
+    styles = rng.choices(list(STYLES), weights=list(STYLES.values()), k=len(prompts))
+    return [(prompt, task.solve(prompt, style, rng)) for prompt, style in zip(prompts, styles, strict=True)]
+
+
+def batch_indices(step: int, examples: int, settings: SFTSettings) -> list[int]:
+    """The examples of update `step` (from 0): epoch after epoch, each in an order drawn from seed and epoch."""
+    per_epoch = max(1, examples // settings.batch_size)
+    epoch, position = divmod(step, per_epoch)
+    return epoch_order(examples, settings.seed, epoch)[position * settings.batch_size :][: settings.batch_size]
+
+
+_orders: dict[tuple[int, int, int], list[int]] = {}
+
+
+def epoch_order(examples: int, seed: int, epoch: int) -> list[int]:
+    """A shuffle of range(examples); the last one drawn is kept."""
+    key = (examples, seed, epoch)
+    if key not in _orders:
+        generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
+        _orders.clear()
+        _orders[key] = torch.randperm(examples, generator=generator).tolist()
+    return _orders[key]
+
+
+def micro_batches(rows: list[dict], pad_id: int, functions, settings: SFTSettings) -> list[dict]:
+    """One batch, cut into `settings.micro_batches` parts, each collated by itself."""
+    size = -(-len(rows) // settings.micro_batches)
+    return [functions.collate(rows[i : i + size], pad_id) for i in range(0, len(rows), size)]
+
+
+@torch.no_grad()
+def held_out_loss(model, examples: list[dict], tokenizer, functions) -> dict[str, float]:
+    """The week's `sft_loss` on held-out demonstrations, and its exponential, the perplexity of a response token."""
+    was_training = model.training
+    model.eval()
+    batch = functions.collate(examples, tokenizer.pad_token_id)
+    logits = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits
+    loss = float(functions.sft_loss(logits, batch["labels"]))
+    model.train(was_training)
+    return {"eval_loss": loss, "perplexity": math.exp(min(loss, 50.0))}
+
+
+def check_losses(losses, steps: int) -> None:
+    """UserError unless `losses` is one finite float a step."""
+    if not isinstance(losses, list) or len(losses) != steps:
+        got = f"{len(losses)} of them" if isinstance(losses, list) else type(losses).__name__
+        raise UserError(f"sft_loop should return a list with the loss of each of its {steps} steps, not {got}.")
+    for loss in losses:
+        if not isinstance(loss, float) or not math.isfinite(loss):
+            raise UserError(f"sft_loop should return finite floats, but one of its losses is {loss!r}.")
