@@ -17,6 +17,7 @@ from reference_impl.algorithms import ALGORITHMS, Algorithm
 from reference_impl.errors import UserError
 from reference_impl.implementations import shown, week_folder, week_name
 
+CHOSEN = ("week", "algorithm", "scale")  # decide which settings are read, so they cannot be among those set
 Aggregate = Literal["sequence_sum", "sequence_mean", "token_mean", "constant"]
 
 
@@ -70,6 +71,7 @@ class RLSettings(ModelSettings):
     reward_shift: float = Field(0.0, description="added to every reward: changes no optimum, only the variance")
     aggregate: Aggregate = "sequence_sum"
     betas: tuple[float, float] = (0.9, 0.95)
+    signal_batches: int = Field(48, ge=3, description="rollouts behind the gradient signal-to-noise experiment")
 
     @model_validator(mode="after")
     def _follow_policy(self) -> Self:
@@ -107,7 +109,6 @@ class PreferenceSettings(ModelSettings):
     pairs_per_prompt: int = Field(2, ge=1, description="at most so many pairs of one prompt")
     held_out_pairs: int = Field(256, ge=1)
     batch_size: int = Field(64, ge=1)
-    epochs: int = Field(2, ge=1)
     betas: tuple[float, float] = (0.9, 0.95)
 
     @model_validator(mode="after")
@@ -183,11 +184,13 @@ def checked(schema: type[Settings], values: dict[str, Any]) -> Settings:
 
 def parse_override(text: str) -> tuple[str, Any]:
     """`key=value` of the command line; the value is read as YAML, so 3e-4, true and [1, 2] mean what they say."""
-    key, equals, value = text.partition("=")
+    key, equals, value = map(str.strip, text.partition("="))
     if not (key and equals):
         raise UserError(f"--set {text}: write it as key=value, for example --set lr=3e-4.")
+    if key in CHOSEN:
+        raise UserError(f"--set {text}: {key} has an option of its own.")
     try:
-        return key.strip(), yaml.safe_load(value)
+        return key, yaml.safe_load(value)
     except yaml.YAMLError as error:
         raise UserError(f"--set {text}: the value is not readable YAML.") from error
 
@@ -202,6 +205,6 @@ def nearest(name: str, valid: Any) -> str:
 def _complaint(schema: type[Settings], error: dict[str, Any]) -> str:
     key = str(error["loc"][0])
     if error["type"] == "extra_forbidden":
-        return f"There is no setting {key!r} here{nearest(key, schema.model_fields)}"
+        return f"There is no setting {key!r} here{nearest(key, [name for name in schema.model_fields if name not in CHOSEN])}"
     about = schema.model_fields[key].description if key in schema.model_fields else None
     return f"{key}={error['input']!r}: {error['msg'][0].lower()}{error['msg'][1:]}" + (f" ({about})." if about else ".")

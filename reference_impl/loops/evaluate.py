@@ -1,5 +1,8 @@
 """How good is a policy on held-out prompts: the two numbers that stand beside every training reward."""
 
+import copy
+import random
+
 import torch
 from torch import nn
 
@@ -10,8 +13,13 @@ EVAL_SEED = 1_000_003  # of the held-out prompts and of the sampler, the same in
 
 
 def held_out_prompts(task, n: int) -> list[Prompt]:
-    """The first n prompts of the evaluation split: the same ones in every run."""
-    return task.prompts("eval", n, seed=EVAL_SEED)
+    """n different prompts of the evaluation split, the same in every run.
+
+    Shuffled, since easy prompts (there are fewer) come early in the draw: so a part of the list is a fair sample.
+    """
+    prompts = task.prompts("eval", n, seed=EVAL_SEED)
+    random.Random(EVAL_SEED).shuffle(prompts)
+    return prompts
 
 
 def rollout(
@@ -67,3 +75,8 @@ def show(model, tokenizer, task, prompts: list[Prompt], max_new_tokens: int) -> 
     generator = torch.Generator().manual_seed(EVAL_SEED)
     result, texts = rollout(model, tokenizer, prompts, 1, max_new_tokens, 1.0, generator)
     return list(zip(texts, verifier_rewards(task, prompts, texts, result.finished).tolist(), strict=True))
+
+
+def frozen(model: nn.Module) -> nn.Module:
+    """A copy that does not train: the reference."""
+    return copy.deepcopy(model).eval().requires_grad_(False)

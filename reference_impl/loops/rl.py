@@ -6,7 +6,6 @@ The policy is updated only with completions that it sampled itself, at the same 
 no ratio of old to new probabilities is needed. AdamW without weight decay, learning rate falling linearly to 0.
 """
 
-import copy
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -53,7 +52,9 @@ def train_rl(
     reward_fn(prompts, texts, rollout) -> (B,); advantages_fn(rewards (P, G)) -> (P, G); loss_fn(logprobs (B, T), batch)
     -> scalar. Held-out prompts never occur in training: a prompt's text decides its split.
     """
-    optimizer = torch.optim.AdamW(policy.parameters(), settings.lr, settings.betas, weight_decay=settings.weight_decay)
+    optimizer = torch.optim.AdamW(
+        policy.parameters(), settings.lr, settings.betas, weight_decay=settings.weight_decay, fused=True
+    )
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 - step / settings.steps)
     generator = torch.Generator().manual_seed(settings.seed)
     parts = {"optimizer": optimizer, "schedule": schedule, "generator": generator}
@@ -151,8 +152,3 @@ def rollout_metrics(logprobs: Tensor, batch: Batch, rewards: Tensor, sampled: Ro
         "entropy": -logprobs[mask].mean().item(),
         "kl": log_ratio.sum(1).mean().item(),
     }
-
-
-def frozen(model: nn.Module) -> nn.Module:
-    """A copy that does not train."""
-    return copy.deepcopy(model).eval().requires_grad_(False)

@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from reference_impl.config import SFTSettings
+from reference_impl.data.order import batch_indices
 from reference_impl.errors import UserError
 from reference_impl.loops.evaluate import EVAL_SEED, evaluate, held_out_prompts, show
 from reference_impl.runs.run import Run
@@ -31,7 +32,9 @@ def train_sft(model: nn.Module, tokenizer, task, functions, settings: SFTSetting
     )
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: relative_lr(step, functions, settings))
     parts = {"optimizer": optimizer, "schedule": schedule}
-    examples = make_examples(task.demonstrations(settings.demonstrations, settings.seed), tokenizer, functions, settings)
+    examples = make_examples(
+        task.demonstrations(settings.demonstrations, settings.seed), tokenizer, functions, settings
+    )
     prompts = held_out_prompts(task, settings.final_eval_prompts)
     held_out = make_examples(held_out_demonstrations(task, prompts), tokenizer, functions, settings)
 
@@ -48,7 +51,7 @@ def train_sft(model: nn.Module, tokenizer, task, functions, settings: SFTSetting
 
     pending, began, total_tokens, total_seconds = [], time.perf_counter(), 0, 0.0
     for tick in run.steps(start, settings.steps, settings.algorithm):
-        rows = [examples[i] for i in batch_indices(tick.step - 1, len(examples), settings)]
+        rows = [examples[i] for i in batch_indices(tick.step - 1, len(examples), settings.batch_size, settings.seed)]
         pending.append(micro_batches(rows, tokenizer.pad_token_id, functions, settings))
         stops = (LOG_EVERY, settings.eval_every, settings.checkpoint_every)
         if tick.step < settings.steps and all(tick.step % every for every in stops):
@@ -97,26 +100,6 @@ def held_out_demonstrations(task, prompts) -> list[tuple]:
     rng = random.Random(EVAL_SEED)
     styles = rng.choices(list(STYLES), weights=list(STYLES.values()), k=len(prompts))
     return [(prompt, task.solve(prompt, style, rng)) for prompt, style in zip(prompts, styles, strict=True)]
-
-
-def batch_indices(step: int, examples: int, settings: SFTSettings) -> list[int]:
-    """The examples of update `step` (from 0): epoch after epoch, each in an order drawn from seed and epoch."""
-    per_epoch = max(1, examples // settings.batch_size)
-    epoch, position = divmod(step, per_epoch)
-    return epoch_order(examples, settings.seed, epoch)[position * settings.batch_size :][: settings.batch_size]
-
-
-_orders: dict[tuple[int, int, int], list[int]] = {}
-
-
-def epoch_order(examples: int, seed: int, epoch: int) -> list[int]:
-    """A shuffle of range(examples); the last one drawn is kept."""
-    key = (examples, seed, epoch)
-    if key not in _orders:
-        generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
-        _orders.clear()
-        _orders[key] = torch.randperm(examples, generator=generator).tolist()
-    return _orders[key]
 
 
 def micro_batches(rows: list[dict], pad_id: int, functions, settings: SFTSettings) -> list[dict]:

@@ -1,7 +1,7 @@
 """Checkpoints of a run: weights that anybody can load, and beside them what it takes to go on exactly.
 
-    checkpoint/model.safetensors, config.json    the model, as `load_model` and transformers read it
-    checkpoint/training_state.pt                 step, optimizer, schedule, random number generators
+checkpoint/model.safetensors, config.json    the model, as `load_model` and transformers read it
+checkpoint/training_state.pt                 step, optimizer, schedule, random number generators
 """
 
 from pathlib import Path
@@ -17,7 +17,7 @@ STATE = "training_state.pt"
 
 
 def save_checkpoint(folder: Path, step: int, model: nn.Module, tokenizer: Any, parts: dict[str, Any]) -> None:
-    """Write the model and the state of `parts` (optimizers, schedulers, torch.Generators), replacing an older one whole.
+    """Write the model and the state of `parts` (optimizers, schedules, torch.Generators), replacing an older one whole.
 
     A crash at any moment leaves the older or the newer checkpoint; UserError when the disk is full.
     """
@@ -33,7 +33,9 @@ def save_checkpoint(folder: Path, step: int, model: nn.Module, tokenizer: Any, p
             with writing(fresh / STATE), open(fresh / STATE, "wb") as file:
                 torch.save(state, file)
         except (SafetensorError, RuntimeError) as error:  # how safetensors and torch report a full disk
-            raise UserError(f"The checkpoint {folder} cannot be written: {error}. The one before it is kept.") from error
+            raise UserError(
+                f"The checkpoint {folder} cannot be written: {error}. The one before it is kept."
+            ) from error
 
 
 def load_checkpoint(folder: Path, model: nn.Module, parts: dict[str, Any]) -> int:

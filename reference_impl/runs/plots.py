@@ -16,20 +16,23 @@ from reference_impl.implementations import week_folder
 from reference_impl.runs.files import writing
 from reference_impl.runs.run import read_metrics
 
-PANELS = (  # metric, axis label; a run shows those that it logged, six at most
-    ("loss", "training loss"),
+MOST_PANELS = 8
+PANELS = (  # metric, axis label; a run shows the first of those that it logged
     ("reward_mean", "training reward"),
     ("sampled_accuracy", "held-out sampled accuracy"),
     ("greedy_accuracy", "held-out greedy accuracy"),
     ("eval_loss", "held-out loss"),
+    ("eval_accuracy", "held-out pairs ranked right"),
     ("chosen_logps", "log-prob of chosen"),
     ("rejected_logps", "log-prob of rejected"),
-    ("margin", "margin"),
+    ("eval_margin", "held-out margin"),
     ("response_length", "response length"),
     ("entropy", "entropy (nats a token)"),
     ("kl", "KL to the reference (nats)"),
     ("grad_norm", "gradient norm"),
+    ("loss", "training loss"),
 )
+SHARES = {"reward_mean", "sampled_accuracy", "greedy_accuracy", "eval_accuracy"}  # drawn from 0 to 1
 UNPLOTTED_DIFFERENCES = {"seed", "impl", "threads", "algorithm", "checkpoint_every"}
 
 
@@ -47,7 +50,7 @@ def plot_runs(paths: list[Path], target: Path) -> None:
 
     runs = [(read_yaml(path / "config.yaml"), read_metrics(path)) for path in paths]
     logged = {name for _, rows in runs for row in rows for name in row}
-    panels = [panel for panel in PANELS if panel[0] in logged][:8]
+    panels = [panel for panel in PANELS if panel[0] in logged][:MOST_PANELS]
     if not panels:
         return
     columns = 2 if len(panels) > 1 else 1
@@ -61,8 +64,12 @@ def plot_runs(paths: list[Path], target: Path) -> None:
             color = f"C{number}"
             draw_band(axis, band, metric, color)
             points = [(row["step"], row[metric]) for row in rows if metric in row]
-            axis.plot(*zip(*smooth(points), strict=True) if points else ((), ()), color=color, label=settings["algorithm"])
+            axis.plot(
+                *zip(*smooth(points), strict=True) if points else ((), ()), color=color, label=settings["algorithm"]
+            )
             axis.set_title(label, fontsize=9)
+            if metric in SHARES:
+                axis.set_ylim(0, 1.02)
             axis.tick_params(labelsize=8)
     axes.flat[0].legend(fontsize=8, frameon=False)
     figure.supxlabel("step" + band_note(runs), fontsize=8)
@@ -75,7 +82,7 @@ def plot_runs(paths: list[Path], target: Path) -> None:
 
 
 def smooth(points: list[tuple[float, float]], parts: int = 40) -> list[tuple[float, float]]:
-    """Means of `parts` stretches of equal length, so that noise does not hide the curve; short curves stay as they are."""
+    """Means of about `parts` stretches, so that noise does not hide the curve; a short curve stays as it is."""
     width = len(points) // parts
     if width < 2:
         return points

@@ -1,11 +1,11 @@
 """A run is a folder; everything that reads runs reads these files.
 
-    config.yaml       every setting, resolved
-    metrics.jsonl     one line a logged step, appended and flushed
-    checkpoint/       see checkpoint.py
-    samples.md        completions of the same held-out prompts before and after
-    curves.png        the metrics over the band of the reference runs
-    summary.json      status, results, seed, versions, machine, the file whose functions ran
+config.yaml       every setting, resolved
+metrics.jsonl     one line a logged step, appended and flushed
+checkpoint/       see checkpoint.py
+samples.md        completions of the same held-out prompts before and after
+curves.png        the metrics over the band of the reference runs
+summary.json      status, results, seed, versions, machine, the file whose functions ran
 """
 
 import hashlib
@@ -41,12 +41,12 @@ class Run:
         self.mirror = wandb_mirror.start(path, settings.model_dump(), resumed)
 
     @classmethod
-    def create(cls, settings: Settings, runs_dir: Path) -> "Run":
+    def create(cls, settings: Settings, runs_dir: Path, experiment: str | None = None) -> "Run":
         """A new folder under `runs_dir`. Raises UserError when it cannot be made."""
-        path = new_folder(runs_dir, settings)
+        path = new_folder(runs_dir, settings, experiment or settings.algorithm)
         write_text(path / "config.yaml", yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False))
         write_text(path / "metrics.jsonl", "")
-        summary = {"status": "running", "settings": settings.model_dump(mode="json"), **provenance(settings)}
+        summary = {"status": "running", "experiment": experiment, **provenance(settings)}
         run = cls(path, settings, summary, resumed=False)
         run.summarise()
         return run
@@ -57,6 +57,8 @@ class Run:
         summary = json.loads((path / "summary.json").read_text(encoding="utf-8"))
         if summary["status"] == "finished":
             raise UserError(f"{shown(path)} is finished; there is nothing left to resume.")
+        if summary["experiment"]:
+            raise UserError(f"{shown(path)} is an experiment; run it again with --experiment {summary['experiment']}.")
         rows = read_metrics(path)
         summary["seconds"] = rows[-1]["seconds"] if rows else 0.0
         return cls(path, settings, summary, resumed=True)
@@ -113,10 +115,10 @@ class Run:
             self.mirror.finish(exit_code=0 if status == "finished" else 1)
 
 
-def new_folder(runs_dir: Path, settings: Settings) -> Path:
-    """runs/<week>-<algorithm>-<impl>-<scale>-s<seed>-<time>/, with a number behind it when that name is taken."""
+def new_folder(runs_dir: Path, settings: Settings, name: str) -> Path:
+    """runs/<week>-<name>-<impl>-<scale>-s<seed>-<time>/, with a number behind it when that name is taken."""
     impl = settings.impl if settings.impl.isidentifier() else Path(settings.impl).resolve().name
-    stem = f"{settings.week}-{settings.algorithm}-{impl}-{settings.scale}-s{settings.seed}"
+    stem = f"{settings.week}-{name}-{impl}-{settings.scale}-s{settings.seed}"
     stem += datetime.now().strftime("-%Y%m%d-%H%M%S")
     for number in range(100):
         path = Path(runs_dir) / (stem if number == 0 else f"{stem}-{number}")
@@ -157,6 +159,7 @@ def provenance(settings: Settings) -> dict[str, Any]:
     return {
         "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
         "started": datetime.now().isoformat(timespec="seconds"),
+        "seed": settings.seed,
         **file_provenance(settings.week, settings.impl),
         **machine(),
     }

@@ -9,6 +9,8 @@ def samples_page(title: str, prompts: list[Prompt], columns: dict[str, list[tupl
     lines.append("| prompt | answer | " + " | ".join(columns) + " |")
     lines.append("|---|---|" + "---|" * len(columns))
     for row, prompt in enumerate(prompts):
-        cells = [f"`{text or ' '}` {'✓' if reward == 1.0 else '✗'}" for text, reward in (c[row] for c in columns.values())]
+        cells = [
+            f"`{text or ' '}` {'✓' if reward == 1.0 else '✗'}" for text, reward in (c[row] for c in columns.values())
+        ]
         lines.append(f"| `{prompt.text}` | {prompt.answer} | " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
