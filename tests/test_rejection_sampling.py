@@ -220,7 +220,7 @@ def test_fit_is_zermelos_on_random_tables(impl):
 
 @both
 def test_one_sided_chains_are_fitted_too(impl):
-    """Neighbours play 1000:1, 20 in a row: gaps of log 1000 each. Zermelo's iteration is far off after 10,000 rounds."""
+    """Neighbours play 1000:1, 20 in a row: gaps of log 1000 each. Zermelo's iteration is far off after 10,000."""
     wins = torch.zeros(20, 20, dtype=torch.float64)
     for i in range(19):
         wins[i, i + 1], wins[i + 1, i] = 1000.0, 1.0
