@@ -197,14 +197,15 @@ def parse_override(text: str) -> tuple[str, Any]:
 
 def nearest(name: str, valid: Any) -> str:
     """`; did you mean ...? Valid are ...` for a name that is not in `valid`."""
-    near = get_close_matches(name, list(valid), n=1)
+    names = sorted(valid)
+    near = get_close_matches(name, names, n=1)
     guess = f"; did you mean {near[0]!r}?" if near else "."
-    return f"{guess} Valid: {', '.join(valid)}."
+    return f"{guess} Valid: {', '.join(names)}."
 
 
 def _complaint(schema: type[Settings], error: dict[str, Any]) -> str:
     key = str(error["loc"][0])
     if error["type"] == "extra_forbidden":
-        return f"There is no setting {key!r} here{nearest(key, [name for name in schema.model_fields if name not in CHOSEN])}"
+        return f"There is no setting {key!r} here{nearest(key, schema.model_fields.keys() - set(CHOSEN))}"
     about = schema.model_fields[key].description if key in schema.model_fields else None
     return f"{key}={error['input']!r}: {error['msg'][0].lower()}{error['msg'][1:]}" + (f" ({about})." if about else ".")

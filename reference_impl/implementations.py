@@ -77,6 +77,11 @@ def week_file(week: str, impl: str = "student") -> Path:
     raise UserError(f"--impl {impl}: no {name} for week {week}; looked for {', '.join(map(shown, candidates))}.")
 
 
+def impl_name(impl: str) -> str:
+    """`impl` as part of a folder's name: for a path, its last part."""
+    return impl if impl.isidentifier() else Path(impl).expanduser().resolve().name
+
+
 def load_functions(week: str, impl: str = "student") -> SimpleNamespace:
     """The public functions of the week's file under `impl`, by name, each wrapped by `guarded`.
 

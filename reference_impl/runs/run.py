@@ -23,7 +23,7 @@ import yaml
 
 from reference_impl.config import Settings
 from reference_impl.errors import UserError
-from reference_impl.implementations import ROOT, shown, week_file
+from reference_impl.implementations import ROOT, impl_name, shown, week_file
 from reference_impl.runs import wandb_mirror
 from reference_impl.runs.files import append_line, settled_folder, write_text
 from reference_impl.runs.progress import Ticker, track
@@ -117,8 +117,7 @@ class Run:
 
 def new_folder(runs_dir: Path, settings: Settings, name: str) -> Path:
     """runs/<week>-<name>-<impl>-<scale>-s<seed>-<time>/, with a number behind it when that name is taken."""
-    impl = settings.impl if settings.impl.isidentifier() else Path(settings.impl).resolve().name
-    stem = f"{settings.week}-{name}-{impl}-{settings.scale}-s{settings.seed}"
+    stem = f"{settings.week}-{name}-{impl_name(settings.impl)}-{settings.scale}-s{settings.seed}"
     stem += datetime.now().strftime("-%Y%m%d-%H%M%S")
     for number in range(100):
         path = Path(runs_dir) / (stem if number == 0 else f"{stem}-{number}")

@@ -1,0 +1,41 @@
+"""The `rlhf` command. Each subcommand is a module with a `main(args)`, imported when it is called."""
+
+import sys
+from importlib import import_module
+
+COMMANDS = {  # name: (module, one line)
+    "demo": ("course.demo", "grade a finished week, train with it while you watch, and compare"),
+    "train": ("course.train", "train one of a week's algorithms, with your own functions plugged in"),
+}
+
+
+def main() -> None:
+    """Run `rlhf COMMAND ...`; exits 2 for a command that does not exist."""
+    command, *args = sys.argv[1:] or ["--help"]
+    if command in ("-h", "--help"):
+        print(usage())
+    elif command in COMMANDS:
+        import_module(COMMANDS[command][0]).main(args)
+    else:
+        print(f"error: there is no command {command!r}{suggestion(command)}", file=sys.stderr)
+        sys.exit(2)
+
+
+def usage() -> str:
+    """The help page."""
+    lines = ["usage: rlhf COMMAND ...", "", "Learn LLM post-training by writing it.", ""]
+    lines += [f"  {name:<8} {about}" for name, (_, about) in COMMANDS.items()]
+    lines += ["", "`rlhf COMMAND --help` says more; `pytest weeks/05` grades a week."]
+    return "\n".join(lines)
+
+
+def suggestion(command: str) -> str:
+    """The nearest command, or all of them."""
+    from difflib import get_close_matches
+
+    near = get_close_matches(command, COMMANDS, n=1)
+    return f"; did you mean {near[0]!r}?" if near else f". There are: {', '.join(COMMANDS)}."
+
+
+if __name__ == "__main__":
+    main()
