@@ -1,0 +1,51 @@
+"""A bubblewrap sandbox for other people's submissions: the command that the candidate's process is started with.
+
+Inside there is Python with its packages, read-only, the three files that the candidate's side consists of, and an empty
+scratch folder. There is no network, no home, no view of this checkout's answers, graders or other submissions; the
+submission itself travels as text over the socket. Process numbers are its own, so that it cannot signal or trace others.
+"""
+
+import os
+import shutil
+import sys
+from pathlib import Path
+
+FILES = ("worker.py", "limits.py", "wire.py")
+SYSTEM = ("/usr", "/lib", "/lib64", "/bin", "/sbin", "/etc/ld.so.cache", "/etc/alternatives", "/nix/store")
+
+
+class NoSandbox(Exception):
+    """There is no way to run a foreign file safely here; the message says what to do."""
+
+
+def wrap() -> list[str]:
+    """The words that go before the command. Raises NoSandbox when bubblewrap is not installed."""
+    bwrap = shutil.which("bwrap")
+    if bwrap is None:
+        raise NoSandbox(
+            "this file comes from outside the checkout and bubblewrap (bwrap), which would fence it in, is not installed: "
+            "install bubblewrap, or add --trust if you trust its author"
+        )
+    command = [bwrap, "--unshare-all", "--die-with-parent", "--new-session", "--clearenv", "--cap-drop", "ALL"]
+    command += ["--proc", "/proc", "--dev", "/dev", "--tmpfs", "/tmp"]
+    for path in SYSTEM:
+        command += ["--ro-bind-try", path, path]
+    for path in _python_folders():
+        command += ["--ro-bind", path, path]
+    here = Path(__file__).resolve().parent
+    for name in FILES:
+        command += ["--ro-bind", str(here / name), str(here / name)]
+    for name, value in {
+        "OMP_NUM_THREADS": "1",
+        "CUDA_VISIBLE_DEVICES": "",
+        "HOME": "/tmp",
+        "PATH": "/usr/bin:/bin",
+    }.items():
+        command += ["--setenv", name, value]
+    return [*command, "--chdir", "/tmp", "--"]
+
+
+def _python_folders() -> list[str]:
+    """Where this interpreter and its packages live: the virtual environment, and the Python that it was made from."""
+    folders = {sys.prefix, sys.base_prefix, os.path.dirname(os.path.realpath(sys.executable))}
+    return sorted(folder for folder in folders if not folder.startswith(("/usr/", "/lib", "/bin")) and folder != "/usr")

@@ -1,0 +1,247 @@
+"""The candidate's side: a process that imports torch once and forks a worker for each submission.
+
+Run as a script (`python -I worker.py`) by candidate.py, with a socket as standard input. The first process, the zygote,
+only imports torch and forks; a fork costs milliseconds where an import costs seconds, so a crashed worker is replaced at
+once. A worker runs one submission and answers calls until its socket closes.
+
+The worker holds inputs, never expected answers. If a submission takes this whole process over, all it can do is answer
+calls, and an answer counts only when it is right.
+"""
+
+import gc
+import linecache
+import os
+import random
+import signal
+import socket
+import sys
+import tempfile
+import time
+import traceback
+import types
+
+import torch
+
+if __package__:
+    from graders import limits, wire
+else:  # run as a script: the two files beside this one, and nothing else of the course, are on the way
+    sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+    import limits
+    import wire
+
+    sys.path.pop(0)
+
+_clock = time.perf_counter  # before a submission can replace it
+
+
+# --- the zygote -------------------------------------------------------------------------------------------------------
+
+
+def zygote(control: socket.socket) -> None:
+    """Fork a worker for every message that brings a socket; report how a worker ended when asked to reap it."""
+    torch.set_num_threads(1)
+    gc.freeze()
+    children: set[int] = set()
+    control.sendall(b"ready\n")
+    while True:
+        message, fds, _, _ = socket.recv_fds(control, 64, 1)
+        if not message:
+            break  # the grader is gone
+        if fds:
+            pid = os.fork()
+            if pid == 0:
+                control.close()
+                serve(socket.socket(fileno=fds[0]))
+                os._exit(0)
+            os.close(fds[0])
+            children.add(pid)
+            control.sendall(b"%d\n" % pid)
+        else:
+            pid = int(message)
+            control.sendall(b"%d\n" % _reap(pid, children))
+    for pid in list(children):
+        _reap(pid, children)
+
+
+def _reap(pid: int, children: set[int]) -> int:
+    """End a worker and whatever it started; its exit code, or minus the signal that had ended it before."""
+    if pid not in children:
+        return 0
+    children.discard(pid)
+    for _ in range(20):  # it is dying by itself when its socket closed: let it tell why
+        done, status = os.waitpid(pid, os.WNOHANG)
+        if done:
+            break
+        time.sleep(0.005)
+    else:
+        os.kill(pid, signal.SIGKILL)
+        _, status = os.waitpid(pid, 0)
+    try:
+        os.killpg(pid, signal.SIGKILL)
+    except OSError:
+        pass
+    return os.waitstatus_to_exitcode(status)
+
+
+# --- a worker ---------------------------------------------------------------------------------------------------------
+
+
+def serve(channel: socket.socket) -> None:
+    """Load the submission that the first frame brings, then answer calls until the socket closes."""
+    os.setsid()
+    printed = tempfile.TemporaryFile()
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    os.dup2(printed.fileno(), 1)
+    os.dup2(printed.fileno(), 2)
+    start = wire.receive(channel)
+    limits.set_limits()
+    if start["hidden"] is not None:
+        limits.install_audit_hook(start["hidden"])
+    limits.limit_cpu(start["timeout"])
+    module, error = load(start["source"], start["path"])
+    scenarios, _ = load(start["scenarios"], start["scenarios_path"])
+    names = [name for name, value in vars(module).items() if callable(value)]
+    wire.send(channel, {"error": error, "names": names, "printed": _last_lines(printed)})
+    while True:
+        try:
+            request = wire.receive(channel)
+        except EOFError:
+            return
+        limits.limit_cpu(request["timeout"])
+        reply = perform(module, scenarios, request)
+        reply["printed"] = _last_lines(printed)
+        try:
+            frame = wire.pack(reply)
+        except wire.Garbled as problem:
+            frame = wire.pack({"error": {"type": "ValueError", "message": str(problem), "line": None, "source": ""}})
+        channel.sendall(frame)
+
+
+def load(source: str, path: str) -> tuple[types.ModuleType, dict | None]:
+    """Run a file's text as a module; the error that stopped it, if any."""
+    name = os.path.splitext(os.path.basename(path))[0]
+    module = types.ModuleType(name if name.isidentifier() else "submission")
+    module.__file__ = path
+    sys.modules[module.__name__] = module
+    linecache.cache[path] = (len(source), None, source.splitlines(keepends=True), path)
+    try:
+        exec(compile(source, path, "exec"), vars(module))
+    except BaseException as error:  # sys.exit() and pytest.skip() are no Exceptions
+        return module, describe(error, path)
+    return module, None
+
+
+def perform(module: types.ModuleType, scenarios: types.ModuleType, request: dict) -> dict:
+    """Call one function and report everything that the grader compares: the value, the gradients of the tensors named in
+    `leaves`, the tensors as they are after the call, the global state that moved, the seconds."""
+    path = module.__file__
+    function = getattr(module, request["function"], None)
+    if request["scenario"]:
+        scene = getattr(scenarios, request["scenario"])
+        arguments = [["", function], *request["arguments"]]
+        positional = len(arguments)
+    else:
+        scene, arguments, positional = function, request["arguments"], request["positional"]
+    tensors = {name: value for name, value in arguments if type(value) is torch.Tensor}
+    leaves = {name: tensors[name].requires_grad_() for name in request["leaves"]}
+    before = global_state()
+    start = _clock()
+    try:
+        args = [value for _, value in arguments[:positional]]
+        kwargs = {name: value for name, value in arguments[positional:]}
+        value = scene(*args, **kwargs)
+    except BaseException as error:
+        return {"error": describe(error, path)}
+    finally:
+        seconds = _clock() - start
+        moved = restore_global_state(before)
+    reply = {"value": value, "seconds": seconds, "moved": moved}
+    reply["after"] = {name: tensor.detach() for name, tensor in tensors.items()}
+    if leaves:
+        try:
+            reply.update(gradients(value, leaves, request["cotangents"]))
+        except BaseException as error:
+            return {"error": describe(error, path) | {"backward": True}}
+    return reply
+
+
+def gradients(value, leaves: dict, cotangents: list) -> dict:
+    """Gradients of sum(value * cotangent) with respect to the leaves; a scalar's cotangent is 1."""
+    outputs = [item for item in (value if type(value) in (tuple, list) else [value]) if type(item) is torch.Tensor]
+    outputs = [item for item in outputs if item.is_floating_point()]
+    if [tuple(item.shape) for item in outputs] != [tuple(c.shape) for c in cotangents]:
+        return {"gradients": None}  # the grader will complain about the shapes
+    pairs = [(item, c.to(item.dtype)) for item, c in zip(outputs, cotangents, strict=True) if item.requires_grad]
+    if not pairs:
+        return {"gradients": {name: None for name in leaves}}
+    found = torch.autograd.grad([p[0] for p in pairs], list(leaves.values()), [p[1] for p in pairs], allow_unused=True)
+    return {"gradients": dict(zip(leaves, found, strict=True))}
+
+
+def global_state() -> dict:
+    """What a pure function leaves alone, by the name that the student is told."""
+    return {
+        "torch's random state (draw from a torch.Generator of your own)": torch.get_rng_state(),
+        "random's state": random.getstate(),
+        "the default dtype (torch.set_default_dtype)": torch.get_default_dtype(),
+        "the gradient mode (torch.set_grad_enabled)": torch.is_grad_enabled(),
+        "the number of threads (torch.set_num_threads)": torch.get_num_threads(),
+        "deterministic algorithms": torch.are_deterministic_algorithms_enabled(),
+        "anomaly detection": torch.is_anomaly_enabled(),
+    }
+
+
+def restore_global_state(before: dict) -> list[str]:
+    """The names of what moved; everything is put back."""
+    after = global_state()
+    moved = [name for name in before if not _same(before[name], after[name])]
+    if moved:
+        values = list(before.values())
+        torch.set_rng_state(values[0])
+        random.setstate(values[1])
+        torch.set_default_dtype(values[2])
+        torch.set_grad_enabled(values[3])
+        torch.set_num_threads(values[4])
+        torch.use_deterministic_algorithms(values[5])
+        torch.autograd.set_detect_anomaly(values[6])
+    return moved
+
+
+def _same(a, b) -> bool:
+    return torch.equal(a, b) if torch.is_tensor(a) else a == b
+
+
+def describe(error: BaseException, path: str) -> dict:
+    """Type, message, and the last line of the student's own file that the error passed through."""
+    lines = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename == path]
+    line, source = (lines[-1].lineno, lines[-1].line or "") if lines else (None, "")
+    if isinstance(error, SyntaxError) and error.filename == path:
+        line, source = error.lineno, (error.text or "").strip()
+    try:
+        message = str(error)
+    except Exception:
+        message = ""
+    bases = [kind.__name__ for kind in type(error).__mro__]
+    return {"type": bases[0], "bases": bases, "message": message[:2000], "line": line, "source": source}
+
+
+def _last_lines(printed, count: int = 5) -> str:
+    """What the submission printed since the last call, the last lines of it; the file starts empty again."""
+    try:
+        sys.stdout.flush()
+        sys.stderr.flush()
+    except (OSError, ValueError):
+        pass  # the file is full: the flood is cut off here
+    size = os.lseek(printed.fileno(), 0, os.SEEK_END)
+    if not size:
+        return ""
+    text = os.pread(printed.fileno(), 2000, max(0, size - 2000)).decode(errors="replace")
+    os.ftruncate(printed.fileno(), 0)
+    os.lseek(printed.fileno(), 0, os.SEEK_SET)
+    return "\n".join(text.splitlines()[-count:])
+
+
+if __name__ == "__main__":
+    _control = socket.socket(fileno=os.dup(0))
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the grader's; it closes the socket
+    zygote(_control)
