@@ -1,6 +1,5 @@
 """How good is a policy on held-out prompts: the two numbers that stand beside every training reward."""
 
-import copy
 import random
 
 import torch
@@ -75,8 +74,3 @@ def show(model, tokenizer, task, prompts: list[Prompt], max_new_tokens: int) -> 
     generator = torch.Generator().manual_seed(EVAL_SEED)
     result, texts = rollout(model, tokenizer, prompts, 1, max_new_tokens, 1.0, generator)
     return list(zip(texts, verifier_rewards(task, prompts, texts, result.finished).tolist(), strict=True))
-
-
-def frozen(model: nn.Module) -> nn.Module:
-    """A copy that does not train: the reference."""
-    return copy.deepcopy(model).eval().requires_grad_(False)

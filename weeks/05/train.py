@@ -10,35 +10,31 @@ from reference_impl.launch import Launcher, main
 
 
 def prepare(settings):
-    """The start policy, the task, and the reward: 1 for a right answer that ends by itself, else 0."""
+    """What every experiment of the week starts from; the reward is 1 for a right answer that ends by itself, else 0."""
     from reference_impl.loops.evaluate import verifier_rewards
-    from reference_impl.models import load_model
+    from reference_impl.loops.start import start_models
     from reference_impl.tasks import get_task
 
-    policy, tokenizer = load_model(settings.policy)
     task = get_task(settings.task)
 
     def reward(prompts, texts, rollout):
         return verifier_rewards(task, prompts, texts, rollout.finished)
 
-    return policy, tokenizer, task, reward
+    return *start_models(settings), task, reward
 
 
 def train(functions, algorithm, settings, run):
-    from reference_impl.loops.evaluate import frozen
     from reference_impl.loops.rl import train_rl
-    from reference_impl.models import load_model
 
-    policy, tokenizer, task, reward = prepare(settings)
-    reference = frozen(load_model(settings.reference)[0])
     advantages, loss = algorithm.build(functions, settings)
-    return train_rl(policy, reference, tokenizer, task, reward, advantages, loss, settings, run)
+    return train_rl(*prepare(settings), advantages, loss, settings, run)
 
 
 def snr(functions, algorithm, settings, run):
     from reference_impl.loops.gradient_signal import gradient_signal
 
-    return gradient_signal(*prepare(settings), settings, run)
+    policy, _, tokenizer, task, reward = prepare(settings)
+    return gradient_signal(policy, tokenizer, task, reward, settings, run)
 
 
 launcher = Launcher("05", RLSettings, train, experiments={"snr": snr})

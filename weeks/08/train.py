@@ -9,13 +9,11 @@ from reference_impl.launch import Launcher, main
 
 
 def train(functions, algorithm, settings, run):
-    from reference_impl.loops.evaluate import frozen
     from reference_impl.loops.preference import train_preferences
-    from reference_impl.models import load_model
+    from reference_impl.loops.start import start_models
     from reference_impl.tasks import get_task
 
-    policy, tokenizer = load_model(settings.policy)
-    reference = frozen(load_model(settings.reference)[0])
+    policy, reference, tokenizer = start_models(settings)
     loss_for = algorithm.build(functions, settings)
     return train_preferences(policy, reference, tokenizer, get_task(settings.task), functions, loss_for, settings, run)
 
