@@ -23,7 +23,7 @@ def prm_labels(input_ids: Tensor, separator_id: int, step_ratings: list[list[int
     """Class 0, 1, 2 for rating -1, 0, 1 at the separators of the completion, in order; -100 everywhere else.
 
     Shapes: input_ids, completion_mask (B, T) and B lists of ratings -> LongTensor (B, T). Surplus ratings (of a
-    truncated trace) are dropped, surplus separators stay -100. ValueError for a rating or a number of lists that is off.
+    truncated trace) are dropped, surplus separators stay -100. ValueError for other ratings or another number of lists.
     """
     if len(step_ratings) != len(input_ids):
         raise ValueError(f"step_ratings has {len(step_ratings)} lists for {len(input_ids)} rows: give one list a row")

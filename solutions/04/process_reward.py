@@ -33,7 +33,7 @@ def prm_loss(logits: Tensor, labels: Tensor) -> Tensor:
 
 def step_scores(logits: Tensor, labels: Tensor) -> list[Tensor]:
     """P(good) of each rated step.  Shapes: (B, T, 3), (B, T) -> B tensors of (steps of the row,)."""
-    # Select, then softmax: what stands at unrated positions takes no part. Class 2 is rating +1, neutral does not count.
+    # Select, then softmax: what stands at unrated positions takes no part. Class 2 is rating +1; neutral is not good.
     rated = [_full_precision(logits[row][labels[row] != -100]) for row in range(len(logits))]
     return [torch.softmax(steps, dim=-1)[:, 2] for steps in rated]
 
