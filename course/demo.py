@@ -64,7 +64,7 @@ def demo(command: DemoCommand) -> None:
         console.print()
         console.rule(f"{number}  rlhf train {week} --algorithm {name} --impl {command.impl}", align="left")
         options = Options(algorithm=name, impl=command.impl, seed=command.seed, steps=command.steps, runs_dir=folder)
-        summaries[name] = launch(launcher, options)
+        summaries[name] = launch(launcher, options, graded=True)
 
     console.print()
     console.rule("Before and after", align="left")

@@ -118,13 +118,15 @@ class PreferenceSettings(ModelSettings):
 
 
 class ObjectiveSettings(ModelSettings):
-    """Week 01: a policy that is a table, and a first outcome reward model."""
+    """Week 01: policies that are tables, and a first outcome reward model."""
 
-    betas_kl: tuple[float, ...] = Field((0.05, 0.1, 0.2, 0.5, 1.0), description="weights of the KL term to climb with")
-    outcomes: int = Field(32, ge=2, description="completions that the tabular policy chooses between")
+    kl_weights: tuple[float, ...] = Field(
+        (0.05, 0.1, 0.2, 0.5, 1.0), min_length=1, description="the betas to climb with"
+    )
+    outcomes: int = Field(32, ge=2, description="completions that a table chooses between")
     samples: int = Field(4096, ge=16, description="draws behind each KL estimate")
-    reward_prompts: int = Field(100, ge=4, description="prompts of the outcome reward model")
-    reward_steps: int = Field(150, ge=1)
+    reward_prompts: int = Field(100, ge=8, description="prompts of the reward model's training completions")
+    reward_lr: float = Field(2e-3, gt=0, description="learning rate of the reward model")
 
 
 def resolve(

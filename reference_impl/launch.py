@@ -16,10 +16,10 @@ from reference_impl.config import Settings, checked, nearest, read_yaml, resolve
 from reference_impl.errors import UserError
 from reference_impl.implementations import import_file, load_functions, require_written, shown, week_folder
 from reference_impl.options import Options
+from reference_impl.precheck import warn_unless_green
 from reference_impl.runs.progress import console
 
 Train = Callable[..., dict[str, Any]]  # (functions, algorithm, settings, run) -> results, numbers by name
-Check = Callable[[str, str, tuple[str, ...]], list[str]]  # (week, impl, functions) -> what is not green, in words
 
 
 @dataclass(frozen=True)
@@ -32,13 +32,13 @@ class Launcher:
     experiments: dict[str, Train] = field(default_factory=dict)
 
 
-def main(launcher: Launcher, check: Check | None = None, args: Sequence[str] | None = None) -> None:
+def main(launcher: Launcher, args: Sequence[str] | None = None) -> None:
     """The command line of one week's launcher. Exits 2 with one message after a mistake, 130 after Ctrl-C."""
     import tyro
 
     with clean_exit():
         prog = f"weeks/{launcher.week}/train.py"
-        launch(launcher, tyro.cli(Options, prog=prog, description=f"Train week {launcher.week}.", args=args), check)
+        launch(launcher, tyro.cli(Options, prog=prog, description=f"Train week {launcher.week}.", args=args))
 
 
 @contextmanager
@@ -62,15 +62,18 @@ def find_launcher(week: str) -> Launcher:
     return import_file(path, f"train{path.parent.name}").launcher
 
 
-def launch(launcher: Launcher, options: Options, check: Check | None = None) -> dict[str, Any]:
-    """Train (or run an experiment), from options to a finished run folder; returns its summary and `path`."""
+def launch(launcher: Launcher, options: Options, graded: bool = False) -> dict[str, Any]:
+    """Train (or run an experiment), from options to a finished run folder; returns its summary and `path`.
+
+    Functions that the week's grader finds wrong get a warning first, unless the caller has just `graded` them.
+    """
     settings, resumed = settle(launcher, options)
     train = choose(launcher, options.experiment)
     algorithm = ALGORITHMS[settings.algorithm]
     require_written(settings.week, settings.impl, algorithm.needs)
     functions = load_functions(settings.week, settings.impl)
-    for complaint in check(settings.week, settings.impl, algorithm.needs) if check else []:
-        console.print(f"[yellow]warning:[/] {complaint}")
+    if not graded:
+        warn_unless_green(settings.week, settings.impl, algorithm.needs)
 
     import torch
 

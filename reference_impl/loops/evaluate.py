@@ -55,7 +55,7 @@ def verifier_rewards(task, prompts: list[Prompt], texts: list[str], finished: to
 
 
 def evaluate(model, tokenizer, task, prompts: list[Prompt], max_new_tokens: int) -> dict[str, float]:
-    """Accuracy on held-out prompts, one sample a prompt at temperature 1 and one greedy, and the mean sampled length.
+    """Accuracy on held-out prompts, one sample a prompt at temperature 1 and one greedy; length and end of the samples.
 
     The sampled accuracy is the expected verifier reward of the policy itself.
     """
@@ -65,6 +65,7 @@ def evaluate(model, tokenizer, task, prompts: list[Prompt], max_new_tokens: int)
     return {
         "sampled_accuracy": verifier_rewards(task, prompts, texts, sampled.finished).mean().item(),
         "greedy_accuracy": verifier_rewards(task, prompts, greedy_texts, greedy.finished).mean().item(),
+        "eval_finished": sampled.finished.float().mean().item(),
         "eval_length": sampled.response_mask.sum(1).float().mean().item(),
     }
 

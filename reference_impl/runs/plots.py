@@ -18,11 +18,12 @@ from reference_impl.runs.run import read_metrics
 
 MOST_PANELS = 8
 PANELS = (  # metric, axis label; a run shows the first of those that it logged
+    ("objective_gap", "J* - J, the largest over beta"),
     ("reward_mean", "training reward"),
     ("sampled_accuracy", "held-out sampled accuracy"),
     ("greedy_accuracy", "held-out greedy accuracy"),
     ("eval_loss", "held-out loss"),
-    ("eval_accuracy", "held-out pairs ranked right"),
+    ("eval_accuracy", "held-out accuracy of the (implicit) reward"),
     ("chosen_logps", "log-prob of chosen"),
     ("rejected_logps", "log-prob of rejected"),
     ("eval_margin", "held-out margin"),
@@ -74,11 +75,21 @@ def plot_runs(paths: list[Path], target: Path) -> None:
     axes.flat[0].legend(fontsize=8, frameon=False)
     figure.supxlabel("step" + band_note(runs), fontsize=8)
     figure.tight_layout()
+    save_figure(figure, target)
+
+
+def save_figure(figure, target: Path) -> None:
+    """Write a figure as PNG, in one step, and let go of it."""
+    import matplotlib.pyplot as plt
+
+    partial = target.with_name(f".{target.name}.partial")
     with writing(target):
-        partial = target.with_name(f".{target.name}")
-        figure.savefig(partial, dpi=130, format="png")
-        partial.replace(target)
-    plt.close(figure)
+        try:
+            figure.savefig(partial, dpi=130, format="png")
+            partial.replace(target)
+        finally:
+            partial.unlink(missing_ok=True)
+            plt.close(figure)
 
 
 def smooth(points: list[tuple[float, float]], parts: int = 40) -> list[tuple[float, float]]:
