@@ -94,7 +94,7 @@ def expected_max_reward(rewards: Tensor, n: int) -> Tensor:
 
     rewards = upcast(rewards) if rewards.is_floating_point() else rewards.to(torch.get_default_dtype())
     best_first = rewards.sort(descending=True).values[: len(weights)]  # the n - 1 worst are never the best of a draw
-    return (weights.to(best_first) * best_first).sum()
+    return (weights.to(best_first.dtype).to(best_first.device) * best_first).sum()
 
 
 def fit_bradley_terry(wins: Tensor, iterations: int = 10_000, tol: float = 1e-9) -> Tensor:
@@ -105,7 +105,7 @@ def fit_bradley_terry(wins: Tensor, iterations: int = 10_000, tol: float = 1e-9)
     ValueError when wins are not finite and non-negative, and when the win graph is not strongly connected: if no
     chain of wins leads from j to i, the likelihood grows for ever with s_i - s_j (Ford 1957; Hunter 2004).
     """
-    counts = wins.detach().double()
+    counts = wins.detach().cpu().double()  # small, and some accelerators have no float64
     if counts.dim() != 2 or counts.shape[0] != counts.shape[1]:
         raise ValueError(f"wins of shape {tuple(wins.shape)}: a square table (M, M) is needed")
     if not ((counts >= 0) & counts.isfinite()).all():
@@ -114,7 +114,7 @@ def fit_bradley_terry(wins: Tensor, iterations: int = 10_000, tol: float = 1e-9)
     _check_strongly_connected(counts)
 
     played = counts + counts.T
-    strengths = torch.zeros(len(counts), dtype=torch.float64, device=counts.device)
+    strengths = torch.zeros(len(counts), dtype=torch.float64)
     for _ in range(iterations):
         p = torch.sigmoid(strengths[:, None] - strengths)  # p[i, j]: i beats j; p.T is 1 - p, without cancellation
         surplus = (counts * p.T - counts.T * p).sum(dim=1)  # wins minus expected wins, the gradient
@@ -127,12 +127,13 @@ def fit_bradley_terry(wins: Tensor, iterations: int = 10_000, tol: float = 1e-9)
         if step.abs().max() < tol:
             break
     strengths = strengths - strengths.mean()
-    return strengths.to(upcast(wins).dtype if wins.is_floating_point() else torch.get_default_dtype())
+    dtype = upcast(wins).dtype if wins.is_floating_point() else torch.get_default_dtype()
+    return strengths.to(dtype).to(wins.device)
 
 
 def _check_strongly_connected(counts: Tensor) -> None:
     """ValueError unless chains of wins lead from every item to every other."""
-    reach = (counts > 0) | torch.eye(len(counts), dtype=torch.bool, device=counts.device)
+    reach = (counts > 0) | torch.eye(len(counts), dtype=torch.bool)
     for _ in range(len(counts).bit_length()):  # squaring doubles the length of the chains looked at
         reach = (reach.float() @ reach.float()) > 0
     if not reach.all():

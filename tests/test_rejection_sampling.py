@@ -229,6 +229,15 @@ def test_one_sided_chains_are_fitted_too(impl):
 
 
 @both
+def test_a_table_on_which_full_newton_steps_run_away_is_fitted(impl):
+    """At the one maximum each item's wins equal its expected wins; undamped Newton ends in NaN on this table."""
+    wins = doubles([0, 1, 1259, 0, 3], [0, 0, 1, 0, 1490], [0, 0, 0, 1, 49], [2, 14, 308, 0, 1], [1570, 0, 0, 2, 0])
+    strengths = impl.fit_bradley_terry(wins)
+    expected = (wins + wins.T) * torch.sigmoid(strengths[:, None] - strengths)
+    assert_close(expected.sum(dim=1), wins.sum(dim=1), rtol=1e-9, atol=0)
+
+
+@both
 def test_scale_of_the_counts_does_not_matter(impl):
     wins = doubles([0, 3, 2], [1, 0, 3], [1, 2, 0])
     for scale in [1e-3, 1.0, 1e9]:
