@@ -71,7 +71,7 @@ def demo(command: DemoCommand) -> None:
     console.print(table(summaries))
     compare_curves(summaries, folder / "curves.png")
     console.print(f"Curves   {shown(folder / 'curves.png')}", soft_wrap=True)
-    console.print(f"Samples  {shown(folder)}/*/samples.md", soft_wrap=True)
+    console.print(f"Runs     {shown(folder)}/", soft_wrap=True)
     console.print(next_steps(week, command.impl, graded), soft_wrap=True)
 
 
@@ -85,6 +85,8 @@ def table(summaries: dict[str, dict[str, Any]]) -> Table:
     """One row an algorithm: what it reached, how fast, how long it took."""
     results = {name: summary["results"] for name, summary in summaries.items()}
     shown_pairs = [key for key in BEFORE_AND_AFTER if any(f"{key}_before" in result for result in results.values())]
+    if not shown_pairs:
+        return plain_table(results)
     result_table = Table("algorithm", *(BEFORE_AND_AFTER[key] for key in shown_pairs), box=None, pad_edge=False)
     result_table.add_column("tokens/s", justify="right")
     result_table.add_column("seconds", justify="right")
@@ -92,6 +94,14 @@ def table(summaries: dict[str, dict[str, Any]]) -> Table:
         cells = [f"{result[f'{key}_before']:.3f} -> [bold]{result[key]:.3f}[/]" for key in shown_pairs]
         speed = f"{result['tokens_per_second']:,.0f}" if "tokens_per_second" in result else ""
         result_table.add_row(name, *cells, speed, f"{summaries[name]['seconds']:.0f}")
+    return result_table
+
+
+def plain_table(results: dict[str, dict[str, Any]]) -> Table:
+    """Every result of every run, for a week that does not train a language model on a task."""
+    result_table = Table("result", *results, box=None, pad_edge=False)
+    for key in dict.fromkeys(key for result in results.values() for key in result):
+        result_table.add_row(key, *(f"{result[key]:.4g}" if key in result else "" for result in results.values()))
     return result_table
 
 

@@ -121,7 +121,7 @@ class ObjectiveSettings(ModelSettings):
     """Week 01: policies that are tables, and a first outcome reward model."""
 
     kl_weights: tuple[float, ...] = Field(
-        (0.05, 0.1, 0.2, 0.5, 1.0), min_length=1, description="the betas to climb with"
+        (0.1, 0.2, 0.5, 1.0, 2.0), min_length=1, description="the betas to climb with"
     )
     outcomes: int = Field(32, ge=2, description="completions that a table chooses between")
     samples: int = Field(4096, ge=16, description="draws behind each KL estimate")

@@ -70,8 +70,8 @@ def launch(launcher: Launcher, options: Options, graded: bool = False) -> dict[s
     settings, resumed = settle(launcher, options)
     train = choose(launcher, options.experiment)
     algorithm = ALGORITHMS[settings.algorithm]
-    require_written(settings.week, settings.impl, algorithm.needs)
     functions = load_functions(settings.week, settings.impl)
+    require_written(settings.week, settings.impl, algorithm.needs)
     if not graded:
         warn_unless_green(settings.week, settings.impl, algorithm.needs)
 

@@ -16,7 +16,7 @@ from reference_impl.config import ObjectiveSettings
 from reference_impl.loops.first_reward_model import FirstRewardModel
 from reference_impl.runs.frontier import plot_frontier
 from reference_impl.runs.progress import console
-from reference_impl.runs.run import Run
+from reference_impl.runs.run import Run, read_metrics
 
 FRONTIER_BETAS = torch.logspace(-2, 1.5, 60, dtype=torch.float64).tolist()
 
@@ -38,7 +38,6 @@ def train_objective(functions, settings: ObjectiveSettings, run: Run, reward_mod
     best = {beta: closed_form(ref_logits, rewards, beta, functions) for beta in settings.kl_weights}
     parts = {"tables": tables, "climber": climber, "reward_optimizer": reward_model.optimizer}
     start = run.restore(reward_model.model, **parts)
-    path = {beta: [] for beta in settings.kl_weights}  # (KL, reward) on the way, for the figure
     began = time.perf_counter()
 
     for tick in run.steps(start, settings.steps, settings.algorithm):
@@ -46,7 +45,6 @@ def train_objective(functions, settings: ObjectiveSettings, run: Run, reward_mod
         for beta, logits in zip(settings.kl_weights, tables.logits, strict=True):
             loss, at = climb(logits, ref_logprobs, rewards, beta, functions)
             losses.append(loss)
-            path[beta].append((at["kl"], at["reward"]))
             metrics |= {f"{name}_beta_{beta:g}": number for name, number in at.items()}
             metrics[f"gap_beta_{beta:g}"] = best[beta]["objective"] - at["objective"]
         climber.zero_grad()
@@ -63,7 +61,9 @@ def train_objective(functions, settings: ObjectiveSettings, run: Run, reward_mod
 
     seconds = time.perf_counter() - began
     frontier = [closed_form(ref_logits, rewards, beta, functions) for beta in FRONTIER_BETAS]
-    plot_frontier(run.path / "frontier.png", frontier, path, best)
+    rows = [row for row in read_metrics(run.path) if "objective_gap" in row]
+    paths = {beta: [(row[f"kl_beta_{beta:g}"], row[f"reward_beta_{beta:g}"]) for row in rows] for beta in best}
+    plot_frontier(run.path / "frontier.png", frontier, paths, best)
     results = {f"gap beta={beta:g}": metrics[f"gap_beta_{beta:g}"] for beta in settings.kl_weights}
     page = climb_page(metrics, best) + estimates_page(tables, ref_logprobs, functions, settings)
     run.write("objective.md", page)

@@ -21,8 +21,7 @@ def plot_frontier(
     points = sorted((point["kl"], point["reward"]) for point in frontier)
     axis.plot(*zip(*points, strict=True), color="black", linewidth=1, label="closed form, all beta")
     for number, (beta, path) in enumerate(paths.items()):
-        if path:
-            axis.plot(*zip(*path, strict=True), color=f"C{number}", label=f"climb, beta = {beta:g}")
+        axis.plot(*zip(*path, strict=True), color=f"C{number}", label=f"climb, beta = {beta:g}")
         axis.plot(best[beta]["kl"], best[beta]["reward"], "o", color=f"C{number}", markersize=6)
     axis.set_xlabel("KL to the reference (nats)")
     axis.set_ylabel("expected reward")
