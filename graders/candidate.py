@@ -4,8 +4,10 @@
     reply = candidate.call("rloo_advantages", [("rewards", rewards)])
     reply.value, reply.gradients, reply.after, reply.moved, reply.seconds      # or reply.error
 
-Works without pytest; `rlhf watch` keeps one zygote warm for many gradings. This module does not import torch, so that
-the zygote can start importing it first and both imports overlap.
+Works without pytest; `rlhf watch` keeps one zygote warm for many gradings.
+
+A zygote (worker.py) is forked from this process while nothing of the answers is in its memory: torch is then imported
+once for both. When the reference is loaded already, or a sandbox is wanted, it is a fresh `python -I` instead.
 """
 
 import atexit
@@ -14,6 +16,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -47,17 +50,16 @@ class Zygote:
     """The process that has imported torch and forks workers."""
 
     def __init__(self, wrap: list[str] | None = None):
-        ours, theirs = socket.socketpair()
-        keep = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "LD_LIBRARY_PATH", "SYSTEMROOT")
-        environment = {name: os.environ[name] for name in keep if name in os.environ}
-        environment |= {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "PYTHONIOENCODING": "utf-8"}
-        command = [*(wrap or []), sys.executable, "-I", str(Path(__file__).with_name("worker.py"))]
-        self.control = ours
-        self.process = subprocess.Popen(
-            command, stdin=theirs, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=environment, cwd="/"
-        )
-        theirs.close()
+        self.control, theirs = socket.socketpair()
         self._ready = False
+        if wrap is None and not _answers_in_memory():
+            self.process, self.pid = None, _forked(theirs)
+        else:
+            self.process = _started(
+                [*(wrap or []), sys.executable, "-I", str(Path(__file__).with_name("worker.py"))], theirs
+            )
+            self.pid = self.process.pid
+        theirs.close()
 
     def _line(self, timeout: float) -> str:
         self.control.settimeout(timeout)
@@ -70,7 +72,7 @@ class Zygote:
                 data += piece
         except OSError:  # TimeoutError is one
             self.close()
-            said = self.process.stderr.read().decode(errors="replace").strip().splitlines()
+            said = self.process.stderr.read().decode(errors="replace").strip().splitlines() if self.process else []
             raise CannotStart(said[-1] if said else "the candidate's process ended before it was ready") from None
         return data.decode().strip()
 
@@ -90,28 +92,61 @@ class Zygote:
         theirs.close()
         return ours, int(self._line(10.0))
 
-    def reap(self, pid: int) -> int:
-        """End a worker; its exit code, negative for the signal that ended it."""
-        self.control.sendall(b"%d" % pid)
+    def reap(self, pid: int, patience: float) -> int:
+        """End a worker; its exit code, negative for the signal that ended it. One that is dying gets `patience` seconds."""
+        self.control.sendall(b"%d %g" % (pid, patience))
         return int(self._line(10.0))
 
     def alive(self) -> bool:
-        return self.process.poll() is None
+        if self.process:
+            return self.process.poll() is None
+        try:
+            return os.waitpid(self.pid, os.WNOHANG)[0] == 0
+        except ChildProcessError:
+            return False
 
     def close(self) -> None:
+        """Close the line; the zygote ends its workers and itself."""
         self.control.close()
+        deadline = time.monotonic() + 2
+        while self.alive():
+            if time.monotonic() > deadline:
+                os.kill(self.pid, signal.SIGKILL)
+            time.sleep(0.002)
+
+
+def _answers_in_memory() -> bool:
+    return any(name.partition(".")[0] in ("reference_impl", "solutions", "trl") for name in sys.modules)
+
+
+def _forked(control: socket.socket) -> int:
+    """A zygote that is a copy of this process."""
+    from graders import worker  # imports torch
+
+    pid = os.fork()
+    if pid == 0:
         try:
-            self.process.wait(timeout=2)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
+            worker.main(control.fileno())
+        finally:
+            os._exit(1)
+    return pid
+
+
+def _started(command: list[str], control: socket.socket) -> subprocess.Popen:
+    """A zygote that is a program of its own, without this process's environment."""
+    keep = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "LD_LIBRARY_PATH")
+    environment = {name: os.environ[name] for name in keep if name in os.environ}
+    environment |= {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    return subprocess.Popen(
+        command, stdin=control, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=environment, cwd="/"
+    )
 
 
 _zygotes: dict[tuple, Zygote] = {}
 
 
 def shared_zygote(wrap: list[str] | None = None) -> Zygote:
-    """The running zygote, started when there is none. Call it early: it imports torch while you do other things."""
+    """The running zygote, started when there is none. Call it early, before anything imports the reference."""
     key = tuple(wrap or ())
     if key not in _zygotes or not _zygotes[key].alive():
         _zygotes[key] = Zygote(wrap)
@@ -208,20 +243,20 @@ class Candidate:
             self.stop()
             return {"error": {"kind": "hang", "words": f"it did not return within {timeout:g} seconds"}}
         except (EOFError, OSError):
-            code = self.stop()
+            code = self.stop(patience=3.0)
             return {"error": {"kind": "crash", "words": _ending(code)}}
         except wire.Garbled:
             self.stop()
             return {"error": {"kind": "garbled", "words": "it broke the line to the grader"}}
 
-    def stop(self) -> int:
+    def stop(self, patience: float = 0.0) -> int:
         """End the worker; how it ended."""
         if self.channel is None:
             return 0
         self.channel.close()
         self.channel = None
         try:
-            return shared_zygote(self.wrap).reap(self.pid)
+            return shared_zygote(self.wrap).reap(self.pid, patience)
         except (OSError, CannotStart):
             _zygotes.pop(tuple(self.wrap or ()), None)  # it took the zygote with it; the next call starts another
             return -signal.SIGKILL
@@ -265,6 +300,6 @@ class InProcess(Candidate):
         reply = worker.perform(self.module, self.scenarios, wire.unpack(frame[16 : 16 + head], frame[16 + head :]))
         return {"printed": "", **reply}
 
-    def stop(self) -> int:
+    def stop(self, patience: float = 0.0) -> int:
         self.channel = None
         return 0

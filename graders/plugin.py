@@ -1,9 +1,10 @@
 """The pytest plugin: `pytest weeks/05` grades weeks/05/reinforce.py. Under other paths it stays out of the way.
 
-It must not import torch: the candidate's process imports it meanwhile, and both take seconds.
+It imports torch only when a week is graded: `pytest tests/test_x.py` should not wait for it.
 """
 
 import io
+import os
 import random
 import sys
 import time
@@ -43,12 +44,13 @@ def pytest_addoption(parser):
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_load_initial_conftests(early_config, args):
-    """Start importing torch in the candidate's process as early as pytest lets us."""
+    """Start the candidate's process before anything else is loaded; it is forked from this one."""
     options = early_config.known_args_namespace
     if not _weeks_named(options.file_or_dir) or options.in_process:
         return
     own = options.impl in ("student", "weeks", "solution", "solutions", "reference")
     if own or options.trust:
+        os.environ.setdefault("OMP_NUM_THREADS", "1")  # tiny tensors: threads cost more than they bring
         shared_zygote()
 
 
@@ -157,10 +159,10 @@ class Grader:
 
         grading, exercise = self.gradings[number], self.scores[number][outcome.check.function]
         if exercise.state != "written":
-            raise AssertionError(f"{exercise.exercise.name}: {exercise.state}")
+            raise _quick(f"{exercise.exercise.name}: {exercise.state}")
         if outcome.check.robust and not exercise.green:
             outcome.status = "skipped"
-            raise AssertionError("the star is decided once the function is right")
+            raise _quick("the star is decided once the function is right")
         deciding = not outcome.check.robust or self.scores[number].robust_decides
         grading.shrink = deciding and not any(o.failure for o in self.scores[number].outcomes)
         session.set_current(grading)
@@ -177,7 +179,9 @@ class Grader:
             if failed.failure.kind == "not written":
                 exercise.state = "not written"
                 outcome.status = "not written"
-            raise AssertionError(str(failed)) from (failed if self.pytest_reports else None)
+            if self.pytest_reports:
+                raise
+            raise _quick(failed.failure.words) from None
         except BrokenCheck as broken:
             outcome.status, outcome.failure = "broken", Failure("broken", str(broken))
             raise
@@ -217,6 +221,11 @@ class Grader:
             except OSError as error:
                 print(f"rlhf: --score-json {self.json}: {error.strerror}", file=sys.stderr)
                 session.exitstatus = 2
+
+
+def _quick(words: str) -> BaseException:
+    """A failure without traceback, which pytest would spend a tenth of a second to render."""
+    return pytest.fail.Exception(words, pytrace=False)
 
 
 def _broken_collection(session) -> bool:

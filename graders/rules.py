@@ -6,7 +6,7 @@ answers are small. With tol the tolerance of the precision and e the expected te
     |got - e| <= tol * max(|e|, min(max |e|, 1))
 
 so that large elements are held to their own size, and small ones to the size of the answer, at most 1. Where the whole
-answer is 0, the scale is that of the inputs, at most 1.
+answer is 0, or as small as the rounding of the inputs, the scale is that of the inputs, at most 1.
 """
 
 import math
@@ -103,7 +103,7 @@ def allowed(expected: torch.Tensor, tolerance: float, zero_scale: float) -> torc
     """How far each element may be off."""
     finite = torch.where(expected.isfinite(), expected, 0.0).abs()
     largest = float(finite.max()) if finite.numel() else 0.0
-    if largest < 1e-12 * zero_scale:  # rounding of the float64 reference itself
+    if largest < max(tolerance, 1e-12) * zero_scale:  # such an answer is rounding: 0.3 - 0.3 where one 0.3 is a float32
         largest = zero_scale
     return tolerance * finite.clamp(min=min(largest, 1.0))
 

@@ -1,7 +1,6 @@
 """The verdict, counted: what was expected to run, what ran, what passed. And the same as JSON."""
 
 import hashlib
-import importlib.metadata
 import json
 import os
 import platform
@@ -150,6 +149,8 @@ def _exercise(e: ExerciseScore) -> dict:
 
 
 def _version(package: str) -> str | None:
+    import importlib.metadata  # 30 ms, for --score-json alone
+
     try:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:

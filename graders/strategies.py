@@ -16,6 +16,8 @@ kinds   normal    N(0, 1)                       logprob   negative, of order 1
         mask      1 on one contiguous span a row, every dtype; see `span`
 """
 
+import functools
+import itertools
 from types import SimpleNamespace
 
 import torch
@@ -30,6 +32,8 @@ SIZES = (1, 2, 3, 5, 7)
 MASK_DTYPES = (torch.bool, torch.int64, torch.float32, torch.float64, torch.int32, torch.uint8)
 FLOATS = (torch.float32, torch.float64)
 HALF = (torch.bfloat16, torch.float16)
+STYLES = ("decimal", "binary", "equal rows", "all equal")  # of rewards
+SEEDS = integers(0, 2**16)
 SPANS = ("full", "right", "inside", "single")
 
 
@@ -66,31 +70,38 @@ def tensors(
         choices = (choices,) if isinstance(choices, int) else choices
         choices = [n for n in choices if n >= (least or {}).get(letter, 1)]
         free = [n for n in choices if n == 1 or n not in size.values()] or choices
-        size[letter] = draw(sampled_from(free))
-    generator = torch.Generator().manual_seed(draw(integers(0, 2**16)))
-    dtype = draw(sampled_from(dtypes))
-    strided = not draw(sampled_from(contiguous))
+        size[letter] = draw(sampled_from(free)) if len(free) > 1 else free[0]
+    kinds = {name: spec.split()[-1] for name, spec in fields.items()}
+    dims = {name: spec.split()[:-1] for name, spec in fields.items()}
+    masked = next((name for name in fields if kinds[name] == "mask"), None)
+    choose = [dtypes, contiguous]
+    choose += [span, MASK_DTYPES, under_mask] if masked else []
+    choose += [STYLES for kind in kinds.values() if kind == "reward"]
+    dtype, contiguously, *rest = draw(_case(tuple(map(tuple, choose))))
+    generator = torch.Generator().manual_seed(draw(SEEDS))
 
-    built, mask, mask_dims = {}, None, None
-    for name, spec in fields.items():  # the mask first: the others put their garbage under it
-        *dims, kind = spec.split()
-        if kind == "mask":
-            rows, columns = (size[d] for d in dims)
-            mask, mask_dims = _mask(draw(sampled_from(span)), rows, columns, empty_rows, generator), dims
-            built[name] = mask.to(draw(sampled_from(MASK_DTYPES)))
-    garbage = draw(sampled_from(under_mask)) if mask is not None else "clean"
-    for name, spec in fields.items():
-        *dims, kind = spec.split()
+    built, mask, garbage = {}, None, "clean"
+    if masked:
+        chosen_span, mask_dtype, garbage, *rest = rest
+        mask = _mask(chosen_span, *(size[d] for d in dims[masked]), empty_rows, generator)
+        built[masked] = mask.to(mask_dtype)
+    for name, kind in kinds.items():
         if kind == "mask":
             continue
-        style = draw(sampled_from(("decimal", "binary", "equal rows", "all equal"))) if kind == "reward" else ""
-        value = _numbers(kind, [size[d] for d in dims], size.get("V", 11), style, generator, scale)
-        if mask is not None and dims[:2] == mask_dims and value.is_floating_point():
+        style = rest.pop() if kind == "reward" else ""
+        value = _numbers(kind, [size[d] for d in dims[name]], size.get("V", 11), style, generator, scale)
+        if masked and dims[name][:2] == dims[masked] and value.is_floating_point():
             value = _put_under(value, mask, garbage, generator)
         built[name] = value.to(dtype) if value.is_floating_point() else value
-    if strided:
+    if not contiguously:
         built = {name: _strided(value) for name, value in built.items()}
     return SimpleNamespace(**{name: built[name] for name in fields}, sizes=SimpleNamespace(**size))
+
+
+@functools.cache
+def _case(choices: tuple[tuple, ...]):
+    """One element of each tuple, all by one draw: a draw costs hypothesis more than the numbers cost torch."""
+    return sampled_from(list(itertools.product(*choices)))
 
 
 def reward_groups(least: int = 2, **settings):

@@ -1,13 +1,14 @@
 """The candidate's side: a process that imports torch once and forks a worker for each submission.
 
-Run as a script (`python -I worker.py`) by candidate.py, with a socket as standard input. The first process, the zygote,
-only imports torch and forks; a fork costs milliseconds where an import costs seconds, so a crashed worker is replaced at
-once. A worker runs one submission and answers calls until its socket closes.
+Started by candidate.py: forked from it, or as a script (`python -I worker.py`) with a socket as standard input. The first
+process, the zygote, has imported torch and only forks; that costs milliseconds where an import costs seconds, so a
+crashed worker is replaced at once. A worker runs one submission and answers calls until its socket closes.
 
 The worker holds inputs, never expected answers. If a submission takes this whole process over, all it can do is answer
 calls, and an answer counts only when it is right.
 """
 
+import faulthandler
 import gc
 import linecache
 import os
@@ -37,6 +38,20 @@ _clock = time.perf_counter  # before a submission can replace it
 # --- the zygote -------------------------------------------------------------------------------------------------------
 
 
+def main(control_fd: int) -> None:
+    """Leave behind what was inherited, the terminal above all, and serve as zygote on this socket."""
+    control_fd = os.dup2(control_fd, 3)
+    os.closerange(4, 1024)
+    null = os.open(os.devnull, os.O_RDWR)
+    os.dup2(null, 0)
+    os.dup2(null, 1)
+    os.environ.clear()
+    os.chdir("/")
+    faulthandler.disable()  # pytest's would write to the terminal when a submission crashes
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the grader's; it closes the socket
+    zygote(socket.socket(fileno=control_fd))
+
+
 def zygote(control: socket.socket) -> None:
     """Fork a worker for every message that brings a socket; report how a worker ended when asked to reap it."""
     torch.set_num_threads(1)
@@ -50,30 +65,34 @@ def zygote(control: socket.socket) -> None:
         if fds:
             pid = os.fork()
             if pid == 0:
-                control.close()
-                serve(socket.socket(fileno=fds[0]))
-                os._exit(0)
+                try:
+                    control.close()
+                    serve(socket.socket(fileno=fds[0]))
+                finally:
+                    os._exit(0)
             os.close(fds[0])
             children.add(pid)
             control.sendall(b"%d\n" % pid)
         else:
-            pid = int(message)
-            control.sendall(b"%d\n" % _reap(pid, children))
+            pid, patience = message.split()
+            control.sendall(b"%d\n" % _reap(int(pid), float(patience), children))
     for pid in list(children):
-        _reap(pid, children)
+        _reap(pid, 0.0, children)
 
 
-def _reap(pid: int, children: set[int]) -> int:
-    """End a worker and whatever it started; its exit code, or minus the signal that had ended it before."""
+def _reap(pid: int, patience: float, children: set[int]) -> int:
+    """End a worker and whatever it started; its exit code, or minus the signal that ended it. A worker that is dying by
+    itself gets `patience` seconds to do so, so that it tells why."""
     if pid not in children:
         return 0
     children.discard(pid)
-    for _ in range(20):  # it is dying by itself when its socket closed: let it tell why
+    deadline = time.monotonic() + patience
+    while True:
         done, status = os.waitpid(pid, os.WNOHANG)
-        if done:
+        if done or time.monotonic() > deadline:
             break
-        time.sleep(0.005)
-    else:
+        time.sleep(0.002)
+    if not done:
         os.kill(pid, signal.SIGKILL)
         _, status = os.waitpid(pid, 0)
     try:
@@ -90,9 +109,9 @@ def serve(channel: socket.socket) -> None:
     """Load the submission that the first frame brings, then answer calls until the socket closes."""
     os.setsid()
     printed = tempfile.TemporaryFile()
-    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     os.dup2(printed.fileno(), 1)
     os.dup2(printed.fileno(), 2)
+    sys.stdout, sys.stderr = (open(fd, "w", encoding="utf-8", errors="replace", closefd=False) for fd in (1, 2))
     start = wire.receive(channel)
     limits.set_limits()
     if start["hidden"] is not None:
@@ -171,10 +190,11 @@ def gradients(value, leaves: dict, cotangents: list) -> dict:
     outputs = [item for item in outputs if item.is_floating_point()]
     if [tuple(item.shape) for item in outputs] != [tuple(c.shape) for c in cotangents]:
         return {"gradients": None}  # the grader will complain about the shapes
-    pairs = [(item, c.to(item.dtype)) for item, c in zip(outputs, cotangents, strict=True) if item.requires_grad]
-    if not pairs:
+    live = [(item * c.to(item.dtype)).sum() for item, c in zip(outputs, cotangents, strict=True) if item.requires_grad]
+    if not live:
         return {"gradients": {name: None for name in leaves}}
-    found = torch.autograd.grad([p[0] for p in pairs], list(leaves.values()), [p[1] for p in pairs], allow_unused=True)
+    # a sum of our own: with grad_outputs, torch.autograd imports sympy, which takes longer than all the checks
+    found = torch.autograd.grad(sum(live), list(leaves.values()), allow_unused=True)
     return {"gradients": dict(zip(leaves, found, strict=True))}
 
 
@@ -213,8 +233,10 @@ def _same(a, b) -> bool:
 
 def describe(error: BaseException, path: str) -> dict:
     """Type, message, and the last line of the student's own file that the error passed through."""
-    lines = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename == path]
-    line, source = (lines[-1].lineno, lines[-1].line or "") if lines else (None, "")
+    line, source = None, ""
+    for frame, number in traceback.walk_tb(error.__traceback__):
+        if frame.f_code.co_filename == path:
+            line, source = number, linecache.getline(path, number).strip()
     if isinstance(error, SyntaxError) and error.filename == path:
         line, source = error.lineno, (error.text or "").strip()
     try:
@@ -242,6 +264,4 @@ def _last_lines(printed, count: int = 5) -> str:
 
 
 if __name__ == "__main__":
-    _control = socket.socket(fileno=os.dup(0))
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the grader's; it closes the socket
-    zygote(_control)
+    main(os.dup(0))
