@@ -23,7 +23,7 @@ LABELS = {  # what a stub's docstring carries, and what must stand behind the la
     "Shapes": r"\(|scalar|number|list|string|dict",
     "Edges": r"\S",
     "Example": r"\d|None|True|False",
-    "Source": r"arXiv:\d{4}\.\d{4,5}|book ch\. \d|\b(19|20)\d\d\b|github\.com",
+    "Source": r"arXiv:\d{4}\.\d{4,5}|book ch\. \d|\b(19|20)\d\d\b|github\.com|this course",
 }
 
 
