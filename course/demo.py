@@ -77,7 +77,7 @@ def demo(command: DemoCommand) -> None:
 
 def grade(week: str, impl: str) -> bool:
     """Run the week's grader as a student would; is it green?"""
-    command = [sys.executable, "-m", "pytest", f"weeks/{week}", "--impl", impl]
+    command = [sys.executable, "-m", "pytest", "-p", "graders.plugin", f"weeks/{week}", "--impl", impl]
     return subprocess.run(command, cwd=ROOT).returncode == 0
 
 

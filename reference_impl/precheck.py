@@ -25,7 +25,10 @@ def warn_unless_green(week: str, impl: str, needs: tuple[str, ...]) -> None:
     if impl in PROVEN:
         return
     with console.status(f"Checking {shown(week_file(week, impl))} before training ..."):
-        red = [name for name in red_functions(week, impl) if name in needs]
+        found = red_functions(week, impl)
+    if found is None:
+        console.print(f"[bold]Warning:[/] the grader gave no verdict; `uv run pytest weeks/{week}` says why.")
+    red = [name for name in found or [] if name in needs]
     if red:
         console.print(
             f"[bold]Warning:[/] not green yet: {', '.join(red)}. `uv run pytest weeks/{week}` says why; "
@@ -34,8 +37,8 @@ def warn_unless_green(week: str, impl: str, needs: tuple[str, ...]) -> None:
         )
 
 
-def red_functions(week: str, impl: str) -> list[str]:
-    """The functions of the week that the grader finds wrong or missing."""
+def red_functions(week: str, impl: str) -> list[str] | None:
+    """The functions of the week that the grader finds wrong or missing; None when it gives no verdict."""
     test = week_folder(week) / f"test_{WEEKS[week]}.py"
     if not test.is_file():
         return []
@@ -46,6 +49,8 @@ def red_functions(week: str, impl: str) -> list[str]:
     except (OSError, json.JSONDecodeError):
         pass
     red = grade(week, impl)
+    if red is None:
+        return None
     try:
         remembered.parent.mkdir(parents=True, exist_ok=True)
         write_text(remembered, json.dumps(red))
@@ -54,17 +59,16 @@ def red_functions(week: str, impl: str) -> list[str]:
     return red
 
 
-def grade(week: str, impl: str) -> list[str]:
+def grade(week: str, impl: str) -> list[str] | None:
     """Run the grader on all functions. Someone else's file is about to run here anyway, hence --trust."""
     with tempfile.TemporaryDirectory() as folder:
         score = Path(folder) / "score.json"
         path = impl if impl == "student" else str(Path(impl).expanduser().resolve())
-        command = [sys.executable, "-m", "pytest", f"weeks/{week}", "--impl", path, "--score-json", str(score)]
-        subprocess.run(
-            [*command, "--trust"] if path != "student" else command, cwd=ROOT, capture_output=True, check=False
-        )
+        command = [sys.executable, "-m", "pytest", "-p", "graders.plugin", f"weeks/{week}", "--impl", path]
+        command += ["--trust", "--score-json", str(score)]
+        subprocess.run(command, cwd=ROOT, capture_output=True, check=False)
         try:
             exercises = json.loads(score.read_text(encoding="utf-8"))["weeks"][0]["exercises"]
         except (OSError, json.JSONDecodeError, KeyError, IndexError):
-            return []
+            return None
     return [exercise["name"] for exercise in exercises if not exercise["green"]]

@@ -1,14 +1,18 @@
 """How good is a policy on held-out prompts: the two numbers that stand beside every training reward."""
 
 import random
+from collections.abc import Callable
 
 import torch
 from torch import nn
 
+from reference_impl.runs.run import Run
+from reference_impl.runs.samples import samples_page
 from reference_impl.sampling import Rollout, completions, generate
 from reference_impl.tasks import Prompt
 
 EVAL_SEED = 1_000_003  # of the held-out prompts and of the sampler, the same in every run, so that runs compare
+SHOWN_SAMPLES = 16
 
 
 def held_out_prompts(task, n: int) -> list[Prompt]:
@@ -70,8 +74,42 @@ def evaluate(model, tokenizer, task, prompts: list[Prompt], max_new_tokens: int)
     }
 
 
-def show(model, tokenizer, task, prompts: list[Prompt], max_new_tokens: int) -> list[tuple[str, float]]:
-    """A sampled completion of each prompt with its reward, for samples.md."""
-    generator = torch.Generator().manual_seed(EVAL_SEED)
-    result, texts = rollout(model, tokenizer, prompts, 1, max_new_tokens, 1.0, generator)
-    return list(zip(texts, verifier_rewards(task, prompts, texts, result.finished).tolist(), strict=True))
+class HeldOut:
+    """The held-out prompts of a run, and what the policy makes of them before, during and after training.
+
+    `also(model, n)` gives further numbers that a loop wants beside the accuracies, from about n held-out examples.
+    """
+
+    def __init__(self, task, tokenizer, settings, run: Run, also: Callable[[nn.Module, int], dict] | None = None):
+        self.task, self.tokenizer, self.settings, self.run, self.also = task, tokenizer, settings, run, also
+        self.prompts = held_out_prompts(task, settings.final_eval_prompts)
+        self.shown: dict[str, list[tuple[str, float]]] = {}
+
+    def before(self, model: nn.Module) -> dict[str, float]:
+        """The numbers of the start policy."""
+        self.shown["before"] = self._show(model)
+        self.first = self._measure(model, self.settings.final_eval_prompts)
+        return self.first
+
+    def during(self, model: nn.Module, step: int) -> dict[str, float]:
+        """The numbers after `step`, on fewer prompts; nothing unless an evaluation is due."""
+        due = step % self.settings.eval_every == 0 and step < self.settings.steps
+        return self._measure(model, self.settings.eval_prompts) if due else {}
+
+    def after(self, model: nn.Module) -> dict[str, float]:
+        """Log the final numbers and write samples.md; returns them beside those of the start (`..._before`)."""
+        last = self._measure(model, self.settings.final_eval_prompts)
+        self.run.log(self.settings.steps, **last)
+        self.shown["after"] = self._show(model)
+        self.run.write("samples.md", samples_page(self.run.path.name, self.prompts[:SHOWN_SAMPLES], self.shown))
+        return {f"{name}_before": number for name, number in self.first.items()} | last
+
+    def _measure(self, model: nn.Module, n: int) -> dict[str, float]:
+        accuracy = evaluate(model, self.tokenizer, self.task, self.prompts[:n], self.settings.max_new_tokens)
+        return accuracy | (self.also(model, n) if self.also else {})
+
+    def _show(self, model: nn.Module) -> list[tuple[str, float]]:
+        """A sampled completion of some prompts, with its reward."""
+        some, generator = self.prompts[:SHOWN_SAMPLES], torch.Generator().manual_seed(EVAL_SEED)
+        result, texts = rollout(model, self.tokenizer, some, 1, self.settings.max_new_tokens, 1.0, generator)
+        return list(zip(texts, verifier_rewards(self.task, some, texts, result.finished).tolist(), strict=True))

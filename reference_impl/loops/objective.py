@@ -56,8 +56,7 @@ def train_objective(functions, settings: ObjectiveSettings, run: Run, reward_mod
             metrics |= reward_model.measure()
         run.log(tick.step, **metrics)
         tick.note(f"J* - J {metrics['objective_gap']:.4f}  reward model loss {metrics['loss']:.2f}")
-        if tick.step % settings.checkpoint_every == 0 or tick.step == settings.steps:
-            run.save(tick.step, reward_model.model, reward_model.tokenizer, **parts)
+        run.save(tick.step, reward_model.model, reward_model.tokenizer, **parts)
 
     seconds = time.perf_counter() - began
     frontier = [closed_form(ref_logits, rewards, beta, functions) for beta in FRONTIER_BETAS]

@@ -16,11 +16,9 @@ from reference_impl.config import PreferenceSettings
 from reference_impl.data.order import batch_indices
 from reference_impl.data.pairs import Pair, collate_pairs, read_pairs, sample_pairs, split_pairs, write_pairs
 from reference_impl.errors import UserError
-from reference_impl.loops.evaluate import evaluate, held_out_prompts, show
+from reference_impl.loops.evaluate import HeldOut
 from reference_impl.runs.run import Run
-from reference_impl.runs.samples import samples_page
 
-SHOWN_SAMPLES = 16
 STEP_KEYS = ("loss", "accuracy", "margin", "grad_norm")
 
 
@@ -41,20 +39,17 @@ def train_preferences(
     optimizer = torch.optim.AdamW(
         policy.parameters(), settings.lr, settings.betas, weight_decay=settings.weight_decay, fused=True
     )
-    training, held_out = pairs_of(run, policy, tokenizer, task, settings)
+    training, last = pairs_of(run, policy, tokenizer, task, settings)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 - step / settings.steps)
     parts = {"optimizer": optimizer, "schedule": schedule}
-    prompts = held_out_prompts(task, settings.final_eval_prompts)
-    held_out_batch = collate_pairs(held_out, tokenizer.pad_token_id)
-    reference_logps = pair_logps(reference, held_out_batch, functions)
+    pairs = collate_pairs(last, tokenizer.pad_token_id)
+    reference_logps = pair_logps(reference, pairs, functions)
 
-    def measure(n: int) -> dict[str, float]:
-        accuracy = evaluate(policy, tokenizer, task, prompts[:n], settings.max_new_tokens)
-        logps = pair_logps(policy, held_out_batch, functions)
-        return accuracy | held_out_metrics(logps, reference_logps, functions, settings.beta)
+    def on_pairs(model: nn.Module, n: int) -> dict[str, float]:
+        return pair_metrics(pair_logps(model, pairs, functions), reference_logps, functions, settings.beta)
 
-    before = measure(settings.final_eval_prompts)
-    samples = {"before": show(policy, tokenizer, task, prompts[:SHOWN_SAMPLES], settings.max_new_tokens)}
+    held_out = HeldOut(task, tokenizer, settings, run, also=on_pairs)
+    before = held_out.before(policy)
     start = run.restore(policy, **parts)
     if start == 0:
         run.log(0, **before)
@@ -74,19 +69,11 @@ def train_preferences(
         tokens = int(batch["chosen_attention_mask"].sum() + batch["rejected_attention_mask"].sum())
         total_tokens, total_seconds = total_tokens + tokens, total_seconds + elapsed
         metrics = {**metrics, "lr": lr, "tokens_per_second": tokens / elapsed}
-        if tick.step % settings.eval_every == 0 and tick.step < settings.steps:
-            metrics |= measure(settings.eval_prompts)
-        run.log(tick.step, **metrics)
+        run.log(tick.step, **metrics, **held_out.during(policy, tick.step))
         tick.note(f"loss {metrics['loss']:.3f}  accuracy {metrics['accuracy']:.2f}")
-        if tick.step % settings.checkpoint_every == 0 or tick.step == settings.steps:
-            run.save(tick.step, policy, tokenizer, **parts)
+        run.save(tick.step, policy, tokenizer, **parts)
 
-    after = measure(settings.final_eval_prompts)
-    run.log(settings.steps, **after)
-    samples["after"] = show(policy, tokenizer, task, prompts[:SHOWN_SAMPLES], settings.max_new_tokens)
-    run.write("samples.md", samples_page(run.path.name, prompts[:SHOWN_SAMPLES], samples))
-    results = {f"{name}_before": value for name, value in before.items()} | after
-    return results | ({"tokens_per_second": total_tokens / total_seconds} if total_seconds else {})
+    return held_out.after(policy) | ({"tokens_per_second": total_tokens / total_seconds} if total_seconds else {})
 
 
 def pairs_of(run: Run, policy, tokenizer, task, settings: PreferenceSettings) -> tuple[list[Pair], list[Pair]]:
@@ -115,7 +102,7 @@ def pair_logps(model: nn.Module, batch: dict[str, Tensor], functions) -> tuple[T
     return functions.preference_logps(model, batch)
 
 
-def held_out_metrics(logps, reference_logps, functions, beta: float) -> dict[str, float]:
+def pair_metrics(logps, reference_logps, functions, beta: float) -> dict[str, float]:
     """Of the held-out pairs: mean log-probs, implicit rewards, margin (mean Delta), share of pairs with Delta > 0."""
     (chosen, rejected), (ref_chosen, ref_rejected) = logps, reference_logps
     delta = (chosen - ref_chosen) - (rejected - ref_rejected)

@@ -16,14 +16,12 @@ from torch import Tensor, nn
 
 from reference_impl.config import RLSettings
 from reference_impl.errors import UserError
-from reference_impl.loops.evaluate import evaluate, held_out_prompts, rollout, show
+from reference_impl.loops.evaluate import HeldOut, rollout
 from reference_impl.runs.run import Run
-from reference_impl.runs.samples import samples_page
 from reference_impl.sampling import Rollout, score
 from reference_impl.tasks import Prompt
 
 RewardFn = Callable[[list[Prompt], list[str], Rollout], Tensor]
-SHOWN_SAMPLES = 16
 
 
 @dataclass
@@ -59,10 +57,9 @@ def train_rl(
     generator = torch.Generator().manual_seed(settings.seed)
     parts = {"optimizer": optimizer, "schedule": schedule, "generator": generator}
     prompts = task.draw("rl", settings.seed)
-    eval_prompts = held_out_prompts(task, settings.final_eval_prompts)
+    held_out = HeldOut(task, tokenizer, settings, run)
 
-    before = evaluate(policy, tokenizer, task, eval_prompts, settings.max_new_tokens)
-    samples = {"before": show(policy, tokenizer, task, eval_prompts[:SHOWN_SAMPLES], settings.max_new_tokens)}
+    before = held_out.before(policy)
     start = run.restore(policy, **parts)
     if start == 0:
         run.log(0, **before)
@@ -94,20 +91,11 @@ def train_rl(
         tokens, seconds = tokens + batch.mask.sum().item(), seconds + elapsed
         metrics |= rollout_metrics(logprobs.detach(), batch, rewards, sampled, settings.group)
         metrics["tokens_per_second"] = batch.mask.sum().item() / elapsed
-        if tick.step % settings.eval_every == 0 and tick.step < settings.steps:
-            few = eval_prompts[: settings.eval_prompts]
-            metrics |= evaluate(policy, tokenizer, task, few, settings.max_new_tokens)
-        run.log(tick.step, **metrics)
+        run.log(tick.step, **metrics, **held_out.during(policy, tick.step))
         tick.note(f"reward {metrics['reward_mean']:.2f}  length {metrics['response_length']:.0f}")
-        if tick.step % settings.checkpoint_every == 0 or tick.step == settings.steps:
-            run.save(tick.step, policy, tokenizer, **parts)
+        run.save(tick.step, policy, tokenizer, **parts)
 
-    after = evaluate(policy, tokenizer, task, eval_prompts, settings.max_new_tokens)
-    run.log(settings.steps, **after)
-    samples["after"] = show(policy, tokenizer, task, eval_prompts[:SHOWN_SAMPLES], settings.max_new_tokens)
-    run.write("samples.md", samples_page(run.path.name, eval_prompts[:SHOWN_SAMPLES], samples))
-    results = {f"{name}_before": value for name, value in before.items()} | after
-    return results | ({"tokens_per_second": tokens / seconds} if seconds else {})
+    return held_out.after(policy) | ({"tokens_per_second": tokens / seconds} if seconds else {})
 
 
 def make_batch(sampled: Rollout, rewards: Tensor, reference, advantages_fn, settings: RLSettings) -> Batch:

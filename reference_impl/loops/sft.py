@@ -16,13 +16,11 @@ from torch import nn
 from reference_impl.config import SFTSettings
 from reference_impl.data.order import batch_indices
 from reference_impl.errors import UserError
-from reference_impl.loops.evaluate import EVAL_SEED, evaluate, held_out_prompts, show
+from reference_impl.loops.evaluate import EVAL_SEED, HeldOut
 from reference_impl.runs.run import Run
-from reference_impl.runs.samples import samples_page
 from reference_impl.tasks.chain_sum import STYLES
 
 LOG_EVERY = 10
-SHOWN_SAMPLES = 16
 
 
 def train_sft(model: nn.Module, tokenizer, task, functions, settings: SFTSettings, run: Run) -> dict[str, float]:
@@ -35,15 +33,13 @@ def train_sft(model: nn.Module, tokenizer, task, functions, settings: SFTSetting
     examples = make_examples(
         task.demonstrations(settings.demonstrations, settings.seed), tokenizer, functions, settings
     )
-    prompts = held_out_prompts(task, settings.final_eval_prompts)
-    held_out = make_examples(held_out_demonstrations(task, prompts), tokenizer, functions, settings)
 
-    def measure(n: int) -> dict[str, float]:
-        accuracy = evaluate(model, tokenizer, task, prompts[:n], settings.max_new_tokens)
-        return accuracy | held_out_loss(model, held_out[:n], tokenizer, functions)
+    def on_demonstrations(model: nn.Module, n: int) -> dict[str, float]:
+        return held_out_loss(model, unseen[:n], tokenizer, functions)
 
-    before = measure(settings.final_eval_prompts)
-    samples = {"before": show(model, tokenizer, task, prompts[:SHOWN_SAMPLES], settings.max_new_tokens)}
+    held_out = HeldOut(task, tokenizer, settings, run, also=on_demonstrations)
+    unseen = make_examples(held_out_demonstrations(task, held_out.prompts), tokenizer, functions, settings)
+    before = held_out.before(model)
     start = run.restore(model, **parts)
     if start == 0:
         run.log(0, **before)
@@ -63,20 +59,12 @@ def train_sft(model: nn.Module, tokenizer, task, functions, settings: SFTSetting
         total_tokens, total_seconds = total_tokens + tokens, total_seconds + elapsed
         metrics = {"loss": sum(losses) / len(losses), "lr": schedule.get_last_lr()[0]}
         metrics["tokens_per_second"] = tokens / elapsed
-        if tick.step % settings.eval_every == 0 and tick.step < settings.steps:
-            metrics |= measure(settings.eval_prompts)
-        run.log(tick.step, **metrics)
+        run.log(tick.step, **metrics, **held_out.during(model, tick.step))
         tick.note(f"loss {metrics['loss']:.3f}")
-        if tick.step % settings.checkpoint_every == 0 or tick.step == settings.steps:
-            run.save(tick.step, model, tokenizer, **parts)
+        run.save(tick.step, model, tokenizer, **parts)
         pending, began = [], time.perf_counter()
 
-    after = measure(settings.final_eval_prompts)
-    run.log(settings.steps, **after)
-    samples["after"] = show(model, tokenizer, task, prompts[:SHOWN_SAMPLES], settings.max_new_tokens)
-    run.write("samples.md", samples_page(run.path.name, prompts[:SHOWN_SAMPLES], samples))
-    results = {f"{name}_before": value for name, value in before.items()} | after
-    return results | ({"tokens_per_second": total_tokens / total_seconds} if total_seconds else {})
+    return held_out.after(model) | ({"tokens_per_second": total_tokens / total_seconds} if total_seconds else {})
 
 
 def relative_lr(step: int, functions, settings: SFTSettings) -> float:

@@ -84,10 +84,14 @@ class Run:
         write_text(self.path / name, text)
 
     def save(self, step: int, model, tokenizer, **parts) -> None:
-        """A checkpoint to resume from: the model, and the state of optimizer, schedule and generators in `parts`."""
+        """A checkpoint to resume from, if one is due after `step`: every `checkpoint_every` steps, first and last.
+
+        It holds the model, and the state of optimizer, schedule and generators in `parts`.
+        """
         from reference_impl.runs.checkpoint import save_checkpoint
 
-        save_checkpoint(self.path / "checkpoint", step, model, tokenizer, parts)
+        if step % self.settings.checkpoint_every == 0 or step == self.settings.steps:
+            save_checkpoint(self.path / "checkpoint", step, model, tokenizer, parts)
 
     def restore(self, model, **parts) -> int:
         """The step to go on from: 0 in a new run; otherwise the checkpoint's, with everything put back in place.
