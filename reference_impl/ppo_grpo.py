@@ -34,13 +34,13 @@ def gae(rewards: Tensor, values: Tensor, mask: Tensor, gamma: float, lam: float)
     """
     rewards, values = keep(rewards, mask).detach(), keep(values, mask).detach()
     next_values = torch.cat([values[:, 1:], torch.zeros_like(values[:, :1])], dim=1)
-    deltas = keep(rewards + gamma * next_values - values, mask)  # the prompt's last token would see the first value
+    deltas = rewards + gamma * next_values - values
     advantages = torch.empty_like(deltas)
     later = deltas.new_zeros(len(deltas))
     for t in reversed(range(deltas.shape[1])):
         later = deltas[:, t] + gamma * lam * later
         advantages[:, t] = later
-    advantages = keep(advantages, mask)
+    advantages = keep(advantages, mask)  # the tokens before the span saw the first value and advantage
     return advantages, advantages + values
 
 

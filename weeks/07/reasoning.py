@@ -54,7 +54,7 @@ def pass_at_k(n: int | Tensor, c: int | Tensor, k: int | Tensor) -> float | Tens
     """The chance that at least one of k samples is right, estimated from n samples of which c were right.
 
     Formula: 1 - C(n - c, k) / C(n, k), where C(a, k) = 0 for a < k: the k are drawn from the n without replacement.
-    Shapes:  three ints -> float; tensors, which broadcast with each other and with ints -> floating tensor.
+    Shapes:  three numbers -> float; tensors (any of the three; they broadcast) -> floating tensor.
     Edges:   ValueError unless 0 <= c <= n and 1 <= k <= n, for any element. Accurate for n up to 100000.
     Example: (5, 2, 3) -> 0.9; (4, 1, 4) -> 1.0; (100000, 1, 10) -> 0.0001
     Source:  Chen et al. 2021, arXiv:2107.03374, eq. 1; book ch. 7, inference-time scaling.
