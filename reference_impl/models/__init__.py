@@ -10,7 +10,6 @@ import dataclasses
 import json
 import os
 import shutil
-import tempfile
 from pathlib import Path
 
 import torch
@@ -122,7 +121,8 @@ def save_model(model: nn.Module, tokenizer: object, folder: str | Path, dtype: t
     """
     folder = Path(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
-    fresh = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    fresh = folder.with_name(f".{folder.name}-{os.getpid()}")
+    fresh.mkdir()
     try:
         if isinstance(tokenizer, CharTokenizer):
             write_nano(model, fresh, dtype)

@@ -231,7 +231,8 @@ class NanoLM(nn.Module):
         self.model = NanoBackbone(self.config)
         for parameter in self.parameters():
             if parameter.dim() == 2:
-                nn.init.normal_(parameter, std=0.02)
+                # the 0.02 of large models is about 1/sqrt(d) at their width; kept at d = 64 it stalls learning
+                nn.init.normal_(parameter, std=self.config.hidden_size**-0.5)
 
     def forward(
         self,
