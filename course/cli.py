@@ -15,7 +15,10 @@ def main() -> None:
     if command in ("-h", "--help"):
         print(usage())
     elif command in COMMANDS:
-        import_module(COMMANDS[command][0]).main(args)
+        try:
+            import_module(COMMANDS[command][0]).main(args)
+        except KeyboardInterrupt:
+            sys.exit(130)
     else:
         print(f"error: there is no command {command!r}{suggestion(command)}", file=sys.stderr)
         sys.exit(2)

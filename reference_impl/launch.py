@@ -6,7 +6,7 @@ here: resolving the settings, refusing what is not written, the run folder, and 
 
 import sys
 from collections.abc import Callable, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -83,6 +83,8 @@ def launch(launcher: Launcher, options: Options, graded: bool = False) -> dict[s
     torch.set_num_threads(settings.threads)
     torch.manual_seed(settings.seed)
     run = Run.reopen(resumed, settings) if resumed else Run.create(settings, options.runs_dir, options.experiment)
+    if run.functions_changed():
+        console.print(f"[bold]Warning:[/] {run.summary['functions']} has changed since this run began.")
     what = options.experiment or algorithm.name
     console.print(f"Week {settings.week}, {what}, with the functions of {run.summary['functions']}", soft_wrap=True)
     with ending(run):
@@ -133,7 +135,10 @@ def choose(launcher: Launcher, experiment: str | None) -> Train:
 
 @contextmanager
 def ending(run):
-    """However a run ends, its folder is readable and says how; Ctrl-C ends it in one sentence."""
+    """However a run ends, its folder is readable and says how; Ctrl-C ends it in one sentence.
+
+    A run that fails before its first number (a start model that does not exist, say) leaves no folder behind.
+    """
     from reference_impl.runs.plots import plot_run
 
     try:
@@ -145,10 +150,9 @@ def ending(run):
         print(f"\nInterrupted: {shown(run.path)} is readable as it is; `{resume}` goes on.", file=sys.stderr)
         sys.exit(130)
     except BaseException:
-        try:
+        with suppress(UserError):  # the disk may be full; the first message is the one that counts
             run.close("failed")
-        except UserError:  # the disk may be full; the first message is the one that counts
-            pass
+        run.discard_if_empty()
         raise
 
 

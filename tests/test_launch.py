@@ -187,9 +187,10 @@ def test_an_unknown_experiment_is_named(tmp_path):
         train(tmp_path, "reference", experiment="snrr")
 
 
-def test_a_policy_that_does_not_exist_is_named_and_the_run_says_failed(tmp_path):
+def test_a_policy_that_does_not_exist_is_named_and_leaves_no_run_folder(tmp_path):
     with pytest.raises(UserError, match="nowhere"):
         train(tmp_path, "reference", policy="nowhere")
+    assert not list((tmp_path / "runs").iterdir())
 
 
 def test_a_mistake_is_one_line_on_stderr_and_exit_code_2(capsys):

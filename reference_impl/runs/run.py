@@ -11,6 +11,7 @@ summary.json      status, results, seed, versions, machine, the file whose funct
 import hashlib
 import json
 import platform
+import shutil
 import sys
 import time
 from collections.abc import Iterator
@@ -117,6 +118,16 @@ class Run:
         if self.mirror is not None:
             self.mirror.summary.update(results)
             self.mirror.finish(exit_code=0 if status == "finished" else 1)
+
+    def functions_changed(self) -> bool:
+        """Has the file whose functions run been edited since the run began?"""
+        now = file_provenance(self.settings.week, self.settings.impl)
+        return now["functions_sha256"] != self.summary["functions_sha256"]
+
+    def discard_if_empty(self) -> None:
+        """Remove the folder of a new run that has logged nothing."""
+        if not self.resumed and not read_metrics(self.path):
+            shutil.rmtree(self.path, ignore_errors=True)
 
 
 def new_folder(runs_dir: Path, settings: Settings, name: str) -> Path:
