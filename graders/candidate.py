@@ -11,6 +11,7 @@ once for both. When the reference is loaded already, or a sandbox is wanted, it 
 """
 
 import atexit
+import gc
 import os
 import signal
 import socket
@@ -121,8 +122,11 @@ def _answers_in_memory() -> bool:
 
 def _forked(control: socket.socket) -> int:
     """A zygote that is a copy of this process."""
+    gc.disable()  # a sixth of torch's import is collections that find nothing
     from graders import worker  # imports torch
 
+    gc.freeze()  # its objects live until the end: no later collection need look at them
+    gc.enable()
     pid = os.fork()
     if pid == 0:
         try:

@@ -20,9 +20,10 @@ import torch
 from graders import paste, rules
 from graders.session import BrokenCheck, CheckFailed, Failure, Floor, Stopped, current
 
+EXAMPLES, ROBUST_EXAMPLES = 15, 10  # a check; a robust check draws from fewer kinds of input
 hypothesis.settings.register_profile(
     "rlhf-course",
-    max_examples=20,
+    max_examples=EXAMPLES,
     deadline=None,
     database=None,
     print_blob=False,
@@ -53,7 +54,12 @@ def check(function: str, claim: str, floor: bool = True):
 
 def robust(function: str, claim: str, remedy: str, floor: bool = True):
     """Second rung: earns the star. `remedy` says in one line how real code gets this right; shown when the star is lost."""
-    return functools.partial(_mark, Check(function, claim, robust=True, remedy=remedy, floor=floor))
+    mark = Check(function, claim, robust=True, remedy=remedy, floor=floor)
+    return lambda test: _mark(mark, hypothesis.settings(max_examples=ROBUST_EXAMPLES)(test) if _given(test) else test)
+
+
+def _given(test) -> bool:
+    return hasattr(test, "hypothesis")
 
 
 def _mark(mark: Check, test):
@@ -64,7 +70,7 @@ def _mark(mark: Check, test):
 def run_check(mark: Check, test, grading, **fixtures) -> None:
     """Run one test: seeded, and with the floor of non-triviality verified when it passes."""
     grading.floor = Floor(needed=mark.floor)
-    if hasattr(test, "hypothesis"):
+    if _given(test):
         hypothesis.seed(grading.seed)(test)
     test(**fixtures)
     grading.floor.verify()
@@ -87,18 +93,19 @@ def compare(function: str, *args, grad=(), constants=None, tolerance=None, **kwa
     if constants is None:
         constants = tuple(n for n, v in arguments if grad and n not in grad and _floating(v) and not n.endswith("mask"))
     expected, expected_gradients, cotangents = _reference(function, arguments, positional, grad)
-    _feed_floor(expected, expected_gradients, _tolerance(arguments, tolerance), _scale(arguments))
+    bounds = _tolerance(arguments, tolerance), _scale(arguments)
+    _feed_floor(expected, expected_gradients, *bounds)
 
     reply = current().candidate.call(function, arguments, positional, (*grad, *constants), cotangents)
     fail = functools.partial(_fail, function, arguments, positional, reply=reply)
     if reply.error:
         fail(_error_problem(reply.error))
     again = functools.cache(lambda: _reference(function, arguments, positional, grad, change=_copy))
-    _check_result(expected, reply.value, arguments, tolerance, fail, lambda: again()[0])
+    _check_result(expected, reply.value, arguments, bounds, fail, lambda: again()[0])
     _check_purity(arguments, reply, fail)
     if grad:
         fail = functools.partial(fail, leaves=(*grad, *constants))
-        _check_gradients(expected_gradients, reply.gradients, arguments, constants, tolerance, fail, lambda: again()[1])
+        _check_gradients(expected_gradients, reply.gradients, constants, bounds, fail, lambda: again()[1])
 
 
 def returns(function: str, expected, *args, tolerance=None, **kwargs) -> None:
@@ -154,7 +161,7 @@ def scenario(function: str, name: str, *inputs, tolerance=None, **settings) -> N
     fail = functools.partial(_fail, name, [("function", _Name(function)), *given], 1, reply=reply)
     if reply.error:
         fail(_error_problem(reply.error))
-    _check_result(expected, reply.value, [], tol, fail)
+    _check_result(expected, reply.value, [], (tol, scale), fail)
     if reply.moved:
         fail(rules.Problem("global state", f"it changed {reply.moved[0]}"))
 
@@ -264,7 +271,7 @@ def _equal(expected, got, tolerance: float, scale: float) -> bool:
     if type(expected) is torch.Tensor:
         return bool(rules.close(got, expected, tolerance, scale).all())
     if type(expected) is float:
-        return bool(rules.close(torch.tensor(got, dtype=torch.float64), torch.tensor(expected), tolerance, scale))
+        return bool(rules.close(*(torch.tensor(x, dtype=torch.float64) for x in (got, expected)), tolerance, scale))
     return expected == got
 
 
@@ -345,13 +352,13 @@ def _error_problem(error: dict, expected: str = "") -> rules.Problem:
     return rules.Problem(kind, f"{where} {verb} {name}: {message[:300]}", expected)
 
 
-def _check_result(expected, got, arguments, tolerance, fail, same_precision=None) -> None:
-    """Structure, then dtypes, then numbers."""
+def _check_result(expected, got, arguments, bounds: tuple[float, float], fail, same_precision=None) -> None:
+    """Structure, then dtypes, then numbers. `bounds` are the tolerance and the scale of the inputs."""
     if problem := rules.structure(expected, got):
         fail(problem)
     dtypes = [v.dtype for n, v in arguments if _floating(v) and not n.endswith("mask")]
     dtype = functools.reduce(torch.promote_types, dtypes) if dtypes else None
-    scale = _scale(arguments)
+    tol, scale = bounds
     for index, ((name, e), (_, g)) in enumerate(zip(rules.pieces(expected), rules.pieces(got), strict=True)):
         what = rules._result(name)
         if type(e) is torch.Tensor and (problem := rules.dtype_problem(e, g, dtype, name)):
@@ -362,7 +369,6 @@ def _check_result(expected, got, arguments, tolerance, fail, same_precision=None
             continue
         e = torch.tensor(e, dtype=torch.float64) if type(e) is float else e
         g = torch.tensor(g, dtype=torch.float64) if type(g) is float else g
-        tol = _tolerance([*arguments, ("", g)], tolerance) if arguments else _tolerance([], tolerance)
         right = rules.close(g, e, tol, scale)
         if not right.all() and same_precision and tol > 0:
             again = rules.pieces(same_precision())[index][1]
@@ -406,9 +412,9 @@ def _same_bytes(a: torch.Tensor, b) -> bool:
     return torch.equal(a, b)
 
 
-def _check_gradients(expected: dict, got: dict | None, arguments, constants, tolerance, fail, same_precision) -> None:
+def _check_gradients(expected: dict, got: dict | None, constants, bounds, fail, same_precision) -> None:
     """The gradient of every trained argument is the reference's; constants get none."""
-    tol, scale = _tolerance(arguments, tolerance), _scale(arguments)
+    tol, scale = bounds
     got = got or {}
     for name, e in expected.items():
         g = got.get(name)

@@ -26,7 +26,12 @@ class BadInput(Exception):
     """A mistake on the command line; the message says what to do. Exit code 2."""
 
 
-def pytest_addoption(parser):
+UNUSED_PLUGINS = ("anyio", "typeguard", "platformdirs")  # brought by other packages; importing them takes 0.15 s
+
+
+def pytest_addoption(parser, pluginmanager):
+    for name in UNUSED_PLUGINS:
+        pluginmanager.set_blocked(name)
     group = parser.getgroup("rlhf course", "grading a week: pytest weeks/05")
     group.addoption(
         "--impl", default="student", metavar="WHO", help="student (default), solutions, reference, or a folder"

@@ -94,9 +94,14 @@ def dtype_problem(expected: torch.Tensor, got: torch.Tensor, inputs: torch.dtype
 
 def scale_of(inputs: list[torch.Tensor]) -> float:
     """The size of the finite inputs, at most 1: the scale of an answer that is 0 throughout."""
-    sizes = [t.detach().double().abs() for t in inputs if t.is_floating_point() and t.numel()]
-    sizes = [float(s[s.isfinite()].max()) for s in sizes if s.isfinite().any()]
-    return min(max(sizes, default=1.0), 1.0)
+    largest = None
+    for tensor in inputs:
+        sizes = tensor.detach()[tensor.isfinite()].abs()
+        if sizes.numel():
+            largest = max(largest or 0.0, float(sizes.max()))
+            if largest >= 1.0:
+                break
+    return 1.0 if largest is None else min(largest, 1.0)
 
 
 def allowed(expected: torch.Tensor, tolerance: float, zero_scale: float) -> torch.Tensor:
