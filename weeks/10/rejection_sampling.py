@@ -14,6 +14,7 @@ from torch import Tensor
 def top_per_prompt(rewards: Tensor, k: int = 1) -> Tensor:
     """Rejection sampling by prompt: which k samples of each prompt have the highest rewards?
 
+    Formula: the first k sample indices i of row p, sorted by rewards[p, i] from high to low.
     Shapes:  rewards (P, N) -> LongTensor (P, k); row p holds sample indices of prompt p, best first.
     Edges:   equal rewards: the lower index first (torch.topk and argmax do not promise that). k outside 1..N is a
              ValueError that names it.
@@ -26,6 +27,8 @@ def top_per_prompt(rewards: Tensor, k: int = 1) -> Tensor:
 def top_k_overall(rewards: Tensor, k: int) -> Tensor:
     """Rejection sampling over the whole table: which k (prompt, sample) pairs have the highest rewards?
 
+    Formula: the first k of all P*N pairs (p, i), sorted by rewards[p, i] from high to low. In the table laid out row
+             after row, entry f is the pair (f // N, f % N).
     Shapes:  rewards (P, N) -> LongTensor (k, 2), rows (prompt, sample), best first.
     Edges:   equal rewards: the lower prompt first, then the lower sample. A prompt may be chosen often or never.
              k outside 1..P*N is a ValueError that names it.
