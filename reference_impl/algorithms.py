@@ -28,7 +28,8 @@ class Algorithm:
 
 
 # Policy gradients: (advantages, loss). advantages(rewards (P, G)) -> (P, G); loss(logprobs (B, T), batch) -> scalar,
-# where batch holds advantages (B,), rewards (B,) and mask (B, T), with B = P * G and a prompt's rows together.
+# where batch (reference_impl/loops/batch.py) holds advantages (B,), rewards (B,), and mask, old_logprobs and
+# ref_logprobs (B, T), with B = P * G and a prompt's rows together.
 
 
 def reinforce(functions, settings):
@@ -59,6 +60,112 @@ def rloo(functions, settings):
         )
 
     return functions.rloo_advantages, loss
+
+
+# Several updates on each rollout: the same pair; the batch may be a part of a rollout.
+
+
+def ppo(functions, settings):
+    """PPO: the clipped surrogate, with advantages (B, T) from a critic (reference_impl/loops/critic.py)."""
+    return raw_rewards, clipped(functions, settings)
+
+
+def grpo(functions, settings):
+    """GRPO: rewards standardised within the group, clipped surrogate, k3 in the loss. DAPO is its settings."""
+    return functions.grpo_advantages, grpo_surrogate(functions, settings)
+
+
+def dr_grpo(functions, settings):
+    """Dr. GRPO: neither the group's std nor the completion's length divides anything."""
+
+    def advantages(rewards: "Tensor") -> "Tensor":
+        return functions.grpo_advantages(rewards, normalize_std=False)
+
+    return advantages, grpo_surrogate(functions, settings)
+
+
+def gspo(functions, settings):
+    """GSPO: one ratio and one clip for each completion."""
+
+    def loss(logprobs: "Tensor", batch) -> "Tensor":
+        return functions.gspo_loss(
+            logprobs, batch.old_logprobs, batch.advantages, batch.mask, settings.clip_low, settings.clip_high
+        )
+
+    return functions.grpo_advantages, loss
+
+
+def cispo(functions, settings):
+    """CISPO: REINFORCE with a clipped, constant importance weight."""
+
+    def loss(logprobs: "Tensor", batch) -> "Tensor":
+        return functions.cispo_loss(
+            logprobs, batch.old_logprobs, batch.advantages, batch.mask, settings.clip_low, settings.clip_high
+        )
+
+    return functions.grpo_advantages, loss
+
+
+def sapo(functions, settings):
+    """SAPO: a soft gate in place of the clip; its loss is no exercise and comes from reference_impl."""
+    from reference_impl.ppo_grpo import sapo_loss
+
+    def loss(logprobs: "Tensor", batch) -> "Tensor":
+        return sapo_loss(
+            logprobs,
+            batch.old_logprobs,
+            batch.advantages,
+            batch.mask,
+            aggregate=settings.aggregate,
+            max_length=settings.max_new_tokens,
+        )
+
+    return functions.grpo_advantages, loss
+
+
+def maxrl(functions, settings):
+    """MaxRL: centred rewards over the group's mean; its advantages are no exercise and come from reference_impl."""
+    from reference_impl.ppo_grpo import maxrl_advantages
+
+    return maxrl_advantages, clipped(functions, settings)
+
+
+def clipped(functions, settings):
+    """The loss of PPO."""
+
+    def loss(logprobs: "Tensor", batch) -> "Tensor":
+        return functions.ppo_clip_loss(
+            logprobs,
+            batch.old_logprobs,
+            batch.advantages,
+            batch.mask,
+            settings.clip_low,
+            settings.clip_high,
+            settings.aggregate,
+            max_length=settings.max_new_tokens,
+        )
+
+    return loss
+
+
+def grpo_surrogate(functions, settings):
+    """The loss of GRPO."""
+
+    def loss(logprobs: "Tensor", batch) -> "Tensor":
+        return functions.grpo_loss(
+            logprobs,
+            batch.old_logprobs,
+            batch.ref_logprobs,
+            batch.advantages,
+            batch.mask,
+            settings.clip_low,
+            settings.clip_high,
+            settings.beta,
+            settings.aggregate,
+            max_length=settings.max_new_tokens,
+        )
+
+    return loss
 
 
 def raw_rewards(rewards: "Tensor") -> "Tensor":
@@ -151,6 +258,78 @@ _ROWS = [
         paper="Ahmadian et al. 2024, arXiv:2402.14740; book ch. 6",
         formula="-(1/B) sum_i (r_i - mean of the group's other r) sum_t log pi_it",
         defaults={"aggregate": "sequence_sum"},
+    ),
+    Algorithm(
+        "ppo",
+        week="06",
+        needs=("gae", "ppo_clip_loss", "value_clip_loss"),
+        build=ppo,
+        paper="Schulman et al. 2017, arXiv:1707.06347; book ch. 6",
+        formula="-min(rho A, clip(rho, 1-e, 1+e) A) + value loss, A by GAE, rho = pi/pi_old a token",
+        defaults={"aggregate": "token_mean"},
+    ),
+    Algorithm(
+        "grpo",
+        week="06",
+        needs=("grpo_advantages", "grpo_loss"),
+        build=grpo,
+        paper="Shao et al. 2024, arXiv:2402.03300; book ch. 6",
+        formula="-min(rho A, clip(rho) A) + beta k3, A = (r - group mean) / group std, mean of each completion",
+        defaults={"aggregate": "sequence_mean"},
+    ),
+    Algorithm(
+        "dr-grpo",
+        week="06",
+        needs=("grpo_advantages", "grpo_loss"),
+        build=dr_grpo,
+        paper="Liu et al. 2025, arXiv:2503.20783; book ch. 6",
+        formula="-min(rho A, clip(rho) A), A = r - group mean, sum over tokens / (B max_length)",
+        defaults={"aggregate": "constant"},
+    ),
+    Algorithm(
+        "dapo",
+        week="06",
+        needs=("grpo_advantages", "grpo_loss"),
+        build=grpo,
+        paper="Yu et al. 2025, arXiv:2503.14476; book ch. 6",
+        formula="GRPO with clip 0.2/0.28, token mean, no flat groups, penalty near the length limit",
+        defaults={"aggregate": "token_mean", "clip_high": 0.28, "dynamic_sampling": True, "overlong_cache": 8},
+    ),
+    Algorithm(
+        "gspo",
+        week="06",
+        needs=("grpo_advantages", "gspo_loss"),
+        build=gspo,
+        paper="Zheng et al. 2025, arXiv:2507.18071",
+        formula="-min(s A, clip(s, 1-3e-4, 1+4e-4) A), s = exp(mean_t log rho_t) a completion",
+        defaults={"clip_low": 3e-4, "clip_high": 4e-4},
+    ),
+    Algorithm(
+        "cispo",
+        week="06",
+        needs=("grpo_advantages", "cispo_loss"),
+        build=cispo,
+        paper="MiniMax 2025, arXiv:2506.13585",
+        formula="-sg(clip(rho, 0, 5)) A log pi, token mean",
+        defaults={"clip_low": 1.0, "clip_high": 4.0},
+    ),
+    Algorithm(
+        "sapo",
+        week="06",
+        needs=("grpo_advantages",),
+        build=sapo,
+        paper="Gao et al. 2025, arXiv:2511.20347",
+        formula="-(4/tau) sigma(tau (rho - 1)) A, tau = 1.0 where A > 0, else 1.05",
+        defaults={"aggregate": "sequence_mean"},
+    ),
+    Algorithm(
+        "maxrl",
+        week="06",
+        needs=("ppo_clip_loss",),
+        build=maxrl,
+        paper="Tajwar et al. 2026, arXiv:2602.02710",
+        formula="-min(rho A, clip(rho) A), A = (r - group mean) / group mean, sum over tokens / (B max_length)",
+        defaults={"aggregate": "constant"},
     ),
     Algorithm(
         "dpo",

@@ -62,20 +62,44 @@ class ModelSettings(Settings):
 
 
 class RLSettings(ModelSettings):
-    """Policy gradients: rollouts of `prompts_per_step` x `group` completions, one optimizer step each."""
+    """Policy gradients: rollouts of `prompts_per_step` x `group` completions, `epochs` x `minibatches` updates each."""
 
     reference: str | None = Field(None, description="model that `kl` is measured against; default: the start policy")
     prompts_per_step: int = Field(8, ge=1)
     group: int = Field(8, ge=1, description="completions per prompt (G)")
     temperature: float = Field(1.0, gt=0, description="of sampling and of scoring alike")
     reward_shift: float = Field(0.0, description="added to every reward: changes no optimum, only the variance")
+    overlong_cache: int = Field(
+        0, ge=0, description="tokens before max_new_tokens over which a penalty grows to 1 (DAPO); 0: no penalty"
+    )
     aggregate: Aggregate = "sequence_sum"
+    epochs: int = Field(1, ge=1, description="passes over each rollout")
+    minibatches: int = Field(1, ge=1, description="optimizer steps of each pass, on as many parts of the rollout")
     betas: tuple[float, float] = (0.9, 0.95)
     signal_batches: int = Field(48, ge=3, description="rollouts behind the gradient signal-to-noise experiment")
 
     @model_validator(mode="after")
     def _follow_policy(self) -> Self:
         self._fill("reference", self.policy)
+        return self
+
+
+class PPOSettings(RLSettings):
+    """Week 06: several updates on each rollout, held back by a clip."""
+
+    clip_low: float = Field(0.2, gt=0, description="the ratio is clipped below at 1 - clip_low; 1 or more: not at all")
+    clip_high: float = Field(0.2, gt=0, description="and above at 1 + clip_high")
+    beta: float = Field(0.0, ge=0, description="weight of k3(pi || ref) in the loss, where the algorithm has it")
+    dynamic_sampling: bool = Field(False, description="wait for a full batch of groups with unequal rewards")
+    gamma: float = Field(1.0, gt=0, le=1)
+    lam: float = Field(0.95, ge=0, le=1, description="of the generalised advantage estimation")
+    value_lr: float = Field(2e-3, gt=0, description="learning rate of the critic")
+    value_clip: float = Field(0.2, gt=0)
+
+    @model_validator(mode="after")
+    def _parts(self) -> Self:
+        if self.minibatches > self.prompts_per_step:
+            raise ValueError("minibatches may be at most prompts_per_step: a group is not cut")
         return self
 
 

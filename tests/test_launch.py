@@ -2,6 +2,7 @@
 
 import re
 import textwrap
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -212,15 +213,13 @@ def test_a_baseline_takes_the_shift_out_of_the_gradient(tmp_path):
     class Settings:
         aggregate, max_new_tokens = "sequence_sum", 4
 
-    from reference_impl.loops.rl import Batch
-
     def gradient(name: str, shift: float) -> torch.Tensor:
         logprobs = torch.randn(
             15, 4, generator=torch.Generator().manual_seed(1), dtype=torch.float64, requires_grad=True
         )
         advantages, loss = ALGORITHMS[name].build(functions, Settings)
         shifted = rewards + shift
-        batch = Batch(shifted.flatten(), advantages(shifted).flatten(), mask, torch.zeros_like(mask))
+        batch = SimpleNamespace(rewards=shifted.flatten(), advantages=advantages(shifted).flatten(), mask=mask)
         return torch.autograd.grad(loss(logprobs, batch), logprobs)[0]
 
     for name in ("reinforce-baseline", "rloo"):

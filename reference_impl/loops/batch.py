@@ -22,7 +22,7 @@ class Batch:
     mask: Tensor  # (B, T) 1 on completion tokens
     old_logprobs: Tensor  # (B, T) under the policy that sampled them
     ref_logprobs: Tensor  # (B, T)
-    rewards: Tensor  # (B,)
+    rewards: Tensor  # (B,) as the reward function gave them; from the update on, as `learning_rewards` does
     advantages: Tensor | None = None  # (B,), or (B, T) from a critic
     values: Tensor | None = None  # (B, T) of the critic at the time of the rollout
     returns: Tensor | None = None  # (B, T) what the critic should have said
@@ -46,7 +46,7 @@ def make_batch(sampled: Rollout, rewards: Tensor, reference: nn.Module, settings
 
 
 def learning_rewards(batch: Batch, settings: RLSettings) -> Tensor:
-    """What the policy learns from, (B,): the reward, shifted, minus the penalty for nearly or really running too long."""
+    """What the policy learns from, (B,): the reward, shifted, minus DAPO's penalty near the length limit."""
     rewards = batch.rewards + settings.reward_shift
     if settings.overlong_cache == 0:
         return rewards

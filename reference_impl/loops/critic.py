@@ -1,6 +1,7 @@
 """PPO's critic: a value model that says, before each token, what reward to expect.
 
-    V_t = head(hidden state that predicts token t)    delta_t = r_t + gamma V_{t+1} - V_t    A_t = sum (gamma lam)^k delta
+    V_t = head(hidden state that predicts token t)
+    delta_t = r_t + gamma V_{t+1} - V_t,   A_t = sum_k (gamma lam)^k delta_{t+k},   returns = A + V
 
 The reward stands at the last token of the completion; all others get 0. Advantages and returns come from the week's
 `gae`, the loss from its `value_clip_loss`.
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn.functional import pad
 
 from reference_impl.config import PPOSettings
+from reference_impl.errors import UserError
 from reference_impl.loops.batch import Batch
 from reference_impl.loops.update import checked_loss
 from reference_impl.models import HeadedLM
@@ -32,17 +34,21 @@ class Critic:
         return pad(logits[:, :-1], (1, 0))
 
     @torch.no_grad()
-    def judge(self, batch: Batch, rewards: Tensor) -> dict[str, float]:
+    def judge(self, batch: Batch) -> dict[str, float]:
         """Fill in values, advantages and returns of a fresh rollout; the explained variance of the critic."""
-        settings = self.settings
         self.model.eval()
         batch.values = self.values(batch)
-        at_the_end = last_token(batch.mask) * rewards[:, None]
-        batch.advantages, batch.returns = self.functions.gae(
-            at_the_end, batch.values, batch.mask, settings.gamma, settings.lam
-        )
-        _, reward_to_go = self.functions.gae(at_the_end, batch.values, batch.mask, settings.gamma, 1.0)
+        at_the_end = last_token(batch.mask) * batch.rewards[:, None]
+        batch.advantages, batch.returns = self.gae(at_the_end, batch, self.settings.lam)
+        _, reward_to_go = self.gae(at_the_end, batch, lam=1.0)
         return {"explained_variance": explained_variance(batch.values, reward_to_go, batch.mask)}
+
+    def gae(self, rewards: Tensor, batch: Batch, lam: float) -> tuple[Tensor, Tensor]:
+        """The week's `gae`; UserError unless it returns two tensors (B, T)."""
+        result = self.functions.gae(rewards, batch.values, batch.mask, self.settings.gamma, lam)
+        if not isinstance(result, tuple) or [getattr(part, "shape", None) for part in result] != [rewards.shape] * 2:
+            raise UserError(f"gae should return (advantages, returns), both of shape {tuple(rewards.shape)}.")
+        return result
 
     def update(self, part: Batch) -> float:
         """One optimizer step of the critic; its loss."""

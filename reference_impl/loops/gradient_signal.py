@@ -14,8 +14,10 @@ from torch import Tensor, nn
 from reference_impl.algorithms import ALGORITHMS
 from reference_impl.config import RLSettings
 from reference_impl.implementations import load_functions, require_written
+from reference_impl.loops.batch import group_advantages, make_batch
 from reference_impl.loops.evaluate import rollout
-from reference_impl.loops.rl import RewardFn, checked_loss, make_batch
+from reference_impl.loops.rl import RewardFn
+from reference_impl.loops.update import checked_loss
 from reference_impl.runs.progress import console
 from reference_impl.runs.run import Run
 from reference_impl.sampling import score
@@ -41,10 +43,12 @@ def gradient_signal(policy: nn.Module, tokenizer, task, reward_fn: RewardFn, set
             policy, tokenizer, some, settings.group, settings.max_new_tokens, settings.temperature, generator
         )
         rewards = reward_fn(some, texts, sampled)
+        batch = make_batch(sampled, rewards, policy, settings)
         logprobs = score(policy, sampled.input_ids, sampled.attention_mask, settings.temperature)
         for (name, shift), collected in gradients.items():
             advantages_fn, loss_fn = losses[name]
-            batch = make_batch(sampled, rewards + shift, policy, advantages_fn, settings)
+            batch.rewards = rewards + shift
+            batch.advantages = group_advantages(batch.rewards, advantages_fn, settings)
             collected.append(flat_gradient(checked_loss(loss_fn(logprobs, batch)), policy))
 
     results = {f"snr {name} r+{shift:g}": signal_to_noise(torch.stack(g)) for (name, shift), g in gradients.items()}

@@ -16,7 +16,7 @@ from reference_impl.implementations import week_folder
 from reference_impl.runs.files import writing
 from reference_impl.runs.run import read_metrics
 
-MOST_PANELS = 8
+MOST_PANELS = 12
 PANELS = (  # metric, axis label; a run shows the first of those that it logged
     ("objective_gap", "J* - J, the largest over beta"),
     ("reward_mean", "training reward"),
@@ -28,8 +28,15 @@ PANELS = (  # metric, axis label; a run shows the first of those that it logged
     ("rejected_logps", "log-prob of rejected"),
     ("eval_margin", "held-out margin"),
     ("response_length", "response length"),
+    ("length_right", "length of right completions"),
+    ("length_wrong", "length of wrong completions"),
     ("entropy", "entropy (nats a token)"),
     ("kl", "KL to the reference (nats)"),
+    ("clip_fraction", "share of tokens without gradient (clipped)"),
+    ("ratio_low", "1% quantile of pi / pi_old"),
+    ("ratio_high", "99% quantile of pi / pi_old"),
+    ("gradient_noise", "gradient variance / mean square"),
+    ("explained_variance", "explained variance of the critic"),
     ("grad_norm", "gradient norm"),
     ("loss", "training loss"),
 )
@@ -54,7 +61,7 @@ def plot_runs(paths: list[Path], target: Path) -> None:
     panels = [panel for panel in PANELS if panel[0] in logged][:MOST_PANELS]
     if not panels:
         return
-    columns = 2 if len(panels) > 1 else 1
+    columns = 1 if len(panels) == 1 else 2 if len(panels) <= 8 else 3
     height = -(-len(panels) // columns)
     figure, axes = plt.subplots(height, columns, figsize=(4.5 * columns, 2.7 * height), squeeze=False)
     for axis in axes.flat[len(panels) :]:
