@@ -187,7 +187,7 @@ class Candidate:
         }
         reply = self._exchange(start, CALL_SECONDS * 2, wire)
         if reply.get("error"):
-            self.load_error = {"kind": "import"} | reply["error"]
+            self.load_error = reply["error"] | {"kind": "import"}
             self.stop()
 
     def call(
@@ -294,7 +294,7 @@ class InProcess(Candidate):
             self.scenarios, _ = worker.load(text, str(self.submission.week.scenarios))
         self.channel = True
         if error:
-            self.load_error = {"kind": "import"} | error
+            self.load_error = error | {"kind": "import"}
 
     def _exchange(self, request: dict, timeout: float, wire) -> dict:
         from graders import worker

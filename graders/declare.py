@@ -328,7 +328,7 @@ def _fail(function, arguments, positional, problem, reply=None, leaves=()) -> No
         error.get("line"),
         error.get("source", ""),
     )
-    if current().shrink and problem.kind not in ("hang", "crash", "import", "garbled", "not written"):
+    if current().shrink and problem.kind not in ("hang", "crash", "import", "garbled"):
         raise CheckFailed(failure)
     raise Stopped(failure)
 
@@ -339,8 +339,6 @@ def _error_problem(error: dict, expected: str = "") -> rules.Problem:
     if "words" in error:
         return rules.Problem(kind, error["words"], expected)
     name, message = error["type"], error["message"]
-    if name == "NotImplementedError":
-        return rules.Problem("not written", message or "it is not written yet")
     if "leaf Variable that requires grad" in message and "in-place" in message:
         return rules.Problem("in place", "it changes one of its inputs in place; work on a new tensor instead")
     if name == "OSError" and "File too large" in message:

@@ -27,7 +27,6 @@ REFUSED_EVENTS = {
     "os.remove": "delete files",
     "os.rmdir": "delete files",
     "os.rename": "move files",
-    "os.truncate": "change files",
     "os.killpg": "signal other processes",
 }
 OUTPUT_BYTES = 2**20

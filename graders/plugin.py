@@ -130,10 +130,6 @@ class Grader:
         self.gradings[number] = Grading(submission, kind(submission, wrap), seed)
         for outcome in score.outcomes:
             self.outcomes[number, outcome.check.test] = outcome
-        for exercise in score.exercises:
-            if exercise.state == "wrong signature" and exercise.correct:
-                words = f"its signature changed: {submission.complaint[exercise.exercise.name]}"
-                exercise.correct[0].failure = Failure("signature", words)
 
     # --- running ------------------------------------------------------------------------------------------------------
 
@@ -174,16 +170,15 @@ class Grader:
         start = time.perf_counter()
         test, mark = item.obj, item.obj.graded
         outcome.remedy = mark.remedy
+        already = outcome.status  # of the same test under other parameters
         outcome.status = "failed"
         try:
             fixtures = {name: item.funcargs[name] for name in item._fixtureinfo.argnames}
             declare.run_check(mark, test, grading, **fixtures)
-            outcome.status = "passed"
+            outcome.status = already if already in ("failed", "broken") else "passed"
         except (CheckFailed, Stopped) as failed:
             outcome.failure = failed.failure
-            if failed.failure.kind == "not written":
-                exercise.state = "not written"
-                outcome.status = "not written"
+            failed.failure.shrunk = isinstance(failed, CheckFailed) and hasattr(test, "hypothesis")
             if self.pytest_reports:
                 raise
             raise _quick(failed.failure.words) from None
@@ -205,7 +200,6 @@ class Grader:
     @pytest.hookimpl(trylast=True)
     def pytest_sessionfinish(self, session, exitstatus):
         """Count against what was expected, print, write the JSON, and decide the exit code."""
-        interrupted = exitstatus == pytest.ExitCode.INTERRUPTED
         for grading in self.gradings.values():
             grading.candidate.stop()
         paint = report.Painter()
@@ -217,7 +211,8 @@ class Grader:
         for score in self.scores.values():
             score.seconds = time.perf_counter() - self.started
         green = all(score.green for score in self.scores.values())
-        session.exitstatus = 0 if green and not interrupted else 1
+        if exitstatus != pytest.ExitCode.INTERRUPTED:
+            session.exitstatus = 0 if green else 1
         for score in self.scores.values():
             print("\n".join(report.render(score, paint)))
         if self.json:

@@ -1,17 +1,28 @@
-"""What the student sees: one screen, first what matters. Colour helps where there is a terminal and never carries meaning
-alone; NO_COLOR turns it off."""
+"""What the student sees: one screen, first what matters. Colour helps where there is a terminal and never carries
+meaning alone; NO_COLOR turns it off."""
 
 import os
 import shutil
 import sys
 import textwrap
 
-from graders.scores import Outcome, WeekScore
+from graders.scores import ExerciseScore, Outcome, WeekScore
 from graders.submission import signatures
 
 MAX_LINES = 25
 CODES = {"red": "31", "green": "32", "yellow": "33", "bold": "1", "dim": "2"}
 STAR, NO_STAR = "★", "☆"
+KINDS = {
+    "value": "wrong value",
+    "gradient": "wrong gradient",
+    "constant": "gradient into a constant",
+    "type": "wrong type",
+    "shape": "wrong shape",
+    "dtype": "wrong dtype",
+    "hang": "does not return",
+    "crash": "crashes",
+    "broken": "the grader itself is broken",
+}
 
 
 class Painter:
@@ -30,152 +41,145 @@ class Painter:
 
 def render(score: WeekScore, paint: Painter) -> list[str]:
     """The report of one week."""
-    lines = [_headline(score, paint)]
-    if score.submission.syntax_error is not None:
-        return lines + _syntax_error(score, paint) + _footer(score, paint)
+    head, foot = _headline(score, paint), _footer(score, paint)
     failing = [o for e in score.exercises for o in _deciding(score, e) if o.status in ("failed", "broken")]
-    shown = next((o for o in failing if o.failure), None)
-    if shown:
-        lines += ["", *_failure(shown, score, paint)]
-    rest = _others(score, failing, shown, paint) + _unwritten(score, paint)
+    if score.submission.syntax_error is not None:
+        return [*head, "", *_syntax_error(score, paint), *foot]
+    if unloadable := next((o for o in failing if o.failure and o.failure.kind == "import"), None):
+        return [
+            *head,
+            "",
+            *_failure(unloadable, score, paint),
+            "",
+            "No function can be graded until the file loads.",
+            *foot,
+        ]
+    body = ["", *_failure(failing[0], score, paint)] if failing else []
     stars = _stars(score, paint)
-    footer = _footer(score, paint)
-    room = MAX_LINES - len(lines) - len(footer) - len(stars) - 1
+    room = MAX_LINES - len(head) - len(body) - len(stars) - len(foot) - 1
+    rest = _others(failing[1:], paint) + _unwritten(score, paint, short=bool(failing))
+    if len(rest) > room:
+        rest = _others_by_function(failing[1:], paint) + _unwritten(score, paint, short=True)
     if len(rest) > room:
         rest = [
             *rest[: max(room - 1, 0)],
-            f"  … and {len(rest) - max(room - 1, 0)} lines more; --score-json FILE has all of them",
+            f"… and {len(rest) - max(room - 1, 0)} lines more; --score-json FILE has it all",
         ]
-    return lines + (["", *rest] if rest else []) + stars + footer
+    return [*head, *body, *([""] if rest else []), *rest, *stars, *foot]
 
 
-def _deciding(score: WeekScore, e) -> list[Outcome]:
+def _deciding(score: WeekScore, e: ExerciseScore) -> list[Outcome]:
     return [*e.correct, *(e.robust if score.robust_decides else [])]
 
 
-def _headline(score: WeekScore, paint: Painter) -> str:
-    week = score.week
-    points = sum(e.points for e in score.exercises)
-    total = sum(e.exercise.points for e in score.exercises)
-    right = sum(e.green for e in score.exercises)
+def _headline(score: WeekScore, paint: Painter) -> list[str]:
+    who = f"{paint('Week ' + score.week.week, 'bold')}  {score.submission.label}  "
     if not score.complete:
-        ran = sum(o.status not in ("not run", "not written") for o in score.outcomes)
+        ran = sum(o.status in ("passed", "failed", "broken") for o in score.outcomes)
         passed = sum(o.passed for o in score.outcomes)
-        verdict = paint(
-            f"partial run, not a grade: {ran} of {len(score.outcomes)} checks ran, {passed} passed", "yellow", "bold"
-        )
-        return f"{paint('Week ' + week.week, 'bold')}  {score.submission.label}  {verdict}"
-    word = paint("✓ green", "green", "bold") if score.green else paint("✗ not green yet", "red", "bold")
-    stars = sum(e.star for e in score.exercises)
-    counts = f"{right} of {len(score.exercises)} functions right, {points} of {total} points"
-    return f"{paint('Week ' + week.week, 'bold')}  {score.submission.label}  {word}: {counts}, {STAR} {stars} of {len(score.exercises)}"
+        text = f"a part only, not a grade: {ran} of {len(score.outcomes)} checks ran, {passed} passed"
+        return [who + paint(text, "yellow", "bold")]
+    total = len(score.exercises)
+    points = f"{sum(e.points for e in score.exercises)} of {sum(e.exercise.points for e in score.exercises)} points"
+    counts = f"{sum(e.green for e in score.exercises)} of {total} functions right, {points}"
+    verdict = paint("✓ green", "green", "bold") if score.green else paint("✗ not green yet", "red", "bold")
+    return [f"{who}{verdict}: {counts}, {STAR} {sum(e.star for e in score.exercises)} of {total}"]
 
 
 def _syntax_error(score: WeekScore, paint: Painter) -> list[str]:
     error = score.submission.syntax_error
-    lines = ["", paint(f"✗ Python cannot read {score.submission.label}, line {error.lineno}: {error.msg}", "red")]
-    if error.text:
-        lines += [f"    {error.text.strip()}"]
-    return [*lines, "  No function can be graded until it can be read."]
+    lines = [paint(f"✗ Python cannot read {score.submission.label}, line {error.lineno}: {error.msg}", "red")]
+    lines += [f"    {error.text.strip()}"] if error.text else []
+    return [*lines, "No function can be graded until the file can be read."]
 
 
 def _failure(outcome: Outcome, score: WeekScore, paint: Painter) -> list[str]:
-    """One failing check in full: claim, what is wrong, the smallest input, both answers."""
+    """One failing check in full: claim, what is wrong, the input, both answers."""
     failure, check = outcome.failure, outcome.check
-    lines = [paint(f"✗ {check.function}: {check.claim}", "red", "bold")]
-    if outcome.status == "broken":
-        lines[0] = paint(f"✗ {check.function}: the grader itself is broken in {check.test}", "red", "bold")
-    lines += _wrapped(failure.words, paint.width)
+    title = f"{check.function}: {check.claim}"
+    if failure.kind == "import":
+        title = f"{score.submission.label} does not load"
+    elif failure.kind == "broken":
+        title = f"{check.function}: the grader itself is broken in {check.test}; please report it"
+    lines = [paint(_clip(f"✗ {title}", paint.width), "red", "bold")]
+    lines += [f"  {line}" for line in textwrap.wrap(failure.words, paint.width - 2)[:4]]
     if failure.line is not None:
-        lines += [f"    line {failure.line}: {failure.source}"[: paint.width]]
-    if failure.code:
-        code = failure.code.splitlines()
-        lines += [paint("  smallest input found:", "dim")] + [f"    {line}" for line in _cut(code, 8, paint.width)]
+        lines += [_clip(f"    line {failure.line}: {failure.source}", paint.width)]
+    if failure.code and failure.kind != "import":
+        code = [_clip(line, 3 * paint.width) for line in failure.code.splitlines()]
+        lines += [paint(f"  {'smallest input found' if failure.shrunk else 'input'}:", "dim")]
+        lines += [f"    {line}" for line in (code if len(code) <= 8 else [*code[:7], "…"])]
     for name in ("expected", "got", "difference"):
-        text = getattr(failure, name)
-        if text:
-            lines += [_clip(f"    {name:<10} {text}", 3 * paint.width)]
+        if text := getattr(failure, name):
+            lines += [_clip(f"    {name:<10} {text}", 2 * paint.width)]
     if failure.printed:
-        lines += [paint("  it printed:", "dim")] + [
-            f"    {line}"[: paint.width] for line in failure.printed.splitlines()[-3:]
-        ]
+        lines += [paint("  it printed:", "dim")]
+        lines += [_clip(f"    {line}", paint.width) for line in failure.printed.splitlines()[-3:]]
     return lines
 
 
-def _others(score: WeekScore, failing: list[Outcome], shown: Outcome | None, paint: Painter) -> list[str]:
+def _others(failing: list[Outcome], paint: Painter) -> list[str]:
+    return [_clip(f"✗ {o.check.function}: {o.check.claim} ({_kind(o)})", paint.width) for o in failing]
+
+
+def _others_by_function(failing: list[Outcome], paint: Painter) -> list[str]:
+    """One line a function, when one a check is too many."""
     lines = []
-    for outcome in failing:
-        if outcome is not shown:
-            words = outcome.failure.words.splitlines()[0] if outcome.failure else ""
-            lines += [
-                _clip(
-                    f"{paint('✗', 'red')} {outcome.check.function}: {outcome.check.claim} ({words})", paint.width + 20
-                )
-            ]
+    for function in dict.fromkeys(o.check.function for o in failing):
+        mine = [o for o in failing if o.check.function == function]
+        more = f"; {len(mine) - 1} more of its checks fail" if len(mine) > 1 else ""
+        lines += [_clip(f"✗ {function} ({_kind(mine[0])}{more}): {mine[0].check.claim}", paint.width)]
     return lines
 
 
-def _unwritten(score: WeekScore, paint: Painter) -> list[str]:
-    """What there is to write, in order, with its signature line and section of the lesson."""
-    missing = [e for e in score.exercises if e.state in ("not written", "missing")]
-    if not missing:
-        return []
+def _kind(outcome: Outcome) -> str:
+    kind = outcome.failure.kind if outcome.failure else outcome.status
+    return KINDS.get(kind, kind)
+
+
+def _unwritten(score: WeekScore, paint: Painter, short: bool) -> list[str]:
+    """What there is to write, in order, with its signature line, points and section of the lesson."""
     known = signatures(score.week.reference)
-    lines = [paint("To write, in this order:", "bold")]
+    lines = []
     for number, e in enumerate(score.exercises, 1):
-        if e not in missing:
+        if e.state not in ("not written", "missing"):
             continue
-        line = known.get(e.exercise.name, e.exercise.name)
-        gone = "  (the function is gone from the file)" if e.state == "missing" else ""
-        points = f"{e.exercise.points} point{'s' if e.exercise.points != 1 else ''}{', stretch' if e.exercise.stretch else ''}"
-        lines += [f"  {number}. {line}{gone}"]
-        lines += [paint(f"     {points}; lesson section “{e.exercise.section}”", "dim")]
-    return lines
+        line = f"  {number}. {known.get(e.exercise.name, e.exercise.name)}"
+        line += "  (gone from the file)" if e.state == "missing" else ""
+        points = f"{e.exercise.points} point{'' if e.exercise.points == 1 else 's'}"
+        about = f"{points}{', stretch' if e.exercise.stretch else ''}; lesson section “{e.exercise.section}”"
+        lines += [_clip(f"{line}  {about}", paint.width)] if short else [line, paint(f"     {about}", "dim")]
+    return [paint("To write, in this order:", "bold"), *lines] if lines else []
 
 
 def _stars(score: WeekScore, paint: Painter) -> list[str]:
     """Each lost star in one line with its remedy, where the function is right otherwise."""
-    if score.robust_decides:
+    if score.robust_decides or not score.complete:
         return []
     lines = []
     for e in score.exercises:
-        lost = next((o for o in e.robust if not o.passed), None) if e.green else None
-        if lost is not None and lost.status == "broken":
-            lines += [
-                paint(
-                    f"{NO_STAR} {e.exercise.name}: the grader itself is broken in {lost.check.test}: {lost.failure.words}",
-                    "red",
-                )
-            ]
-        elif lost is not None and lost.status == "failed":
-            text = f"{NO_STAR} {e.exercise.name}: not {STAR} yet: {lost.check.claim}. Remedy: {lost.remedy}"
-            lines += [paint(_clip(text, 2 * paint.width), "yellow")]
-    if len(lines) > 4:
-        lines = [*lines[:3], f"{NO_STAR} … and {len(lines) - 3} more stars to earn"]
-    return lines
+        lost = next((o for o in e.robust if o.status in ("failed", "broken")), None) if e.green else None
+        if lost is None:
+            continue
+        text = f"{lost.check.claim}. Remedy: {lost.remedy}"
+        if lost.status == "broken":
+            text = f"the grader itself is broken in {lost.check.test}: {lost.failure.words}"
+        lines += textwrap.wrap(f"{NO_STAR} {e.exercise.name}: {text}", paint.width, subsequent_indent="  ")[:2]
+    if len(lines) > 8:
+        lines = [*lines[:7], "  … and more"]
+    return ["", *(paint(line, "yellow") for line in lines)] if lines else []
 
 
 def _footer(score: WeekScore, paint: Painter) -> list[str]:
-    week = score.week.week
-    notes = []
-    if any(e.green and not e.star for e in score.exercises) and not score.robust_decides:
+    week, notes = score.week.week, []
+    if any(e.green and not e.star for e in score.exercises) and score.complete and not score.robust_decides:
         notes += [f"pytest weeks/{week} --robust shows what costs a star"]
-    if any(e.state == "written" and not e.green for e in score.exercises):
+    if any(e.state == "written" and any(o.status == "failed" for o in e.correct) for e in score.exercises):
         notes += [f"stuck? rlhf hint {week}"]
     if score.in_process:
-        notes += ["graded in this process: not a grade"]
+        notes += ["graded without a process of its own: not a grade"]
     notes += [f"{score.seconds:.1f} s, seed {score.seed}"]
     return ["", paint("; ".join(notes), "dim")]
-
-
-def _wrapped(text: str, width: int) -> list[str]:
-    lines = [line for part in text.splitlines() for line in textwrap.wrap(part, width - 2) or [""]]
-    return [f"  {line}" for line in lines[:4]]
-
-
-def _cut(lines: list[str], most: int, width: int) -> list[str]:
-    lines = [_clip(line, 4 * width) for line in lines]
-    return lines if len(lines) <= most else [*lines[: most - 1], "…"]
 
 
 def _clip(text: str, width: int) -> str:

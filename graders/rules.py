@@ -34,11 +34,11 @@ class Problem:
 
 
 def pieces(value, name: str = "") -> list[tuple[str, object]]:
-    """A result's leaves with their place in it: a tuple's items, a dict's entries."""
+    """A result's leaves with their place in it: a tuple's items, a dict's entries, whose order does not matter."""
     if type(value) in (tuple, list):
         return [leaf for i, item in enumerate(value) for leaf in pieces(item, f"{name}[{i}]")]
     if type(value) is dict:
-        return [leaf for key, item in value.items() for leaf in pieces(item, f"{name}[{key!r}]")]
+        return [leaf for key, item in sorted(value.items()) for leaf in pieces(item, f"{name}[{key!r}]")]
     return [(name, value)]
 
 

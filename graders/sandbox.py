@@ -7,6 +7,7 @@ submission itself travels as text over the socket. Process numbers are its own, 
 
 import os
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -19,12 +20,12 @@ class NoSandbox(Exception):
 
 
 def wrap() -> list[str]:
-    """The words that go before the command. Raises NoSandbox when bubblewrap is not installed."""
+    """The words that go before the command. Raises NoSandbox when bubblewrap is missing or does not work."""
     bwrap = shutil.which("bwrap")
     if bwrap is None:
         raise NoSandbox(
-            "this file comes from outside the checkout and bubblewrap (bwrap), which would fence it in, is not installed: "
-            "install bubblewrap, or add --trust if you trust its author"
+            "this file comes from outside the checkout, and bubblewrap (bwrap), which would fence it in, is not "
+            "installed: install bubblewrap, or add --trust if you trust this file's author"
         )
     command = [bwrap, "--unshare-all", "--die-with-parent", "--new-session", "--clearenv", "--cap-drop", "ALL"]
     command += ["--proc", "/proc", "--dev", "/dev", "--tmpfs", "/tmp"]
@@ -42,7 +43,14 @@ def wrap() -> list[str]:
         "PATH": "/usr/bin:/bin",
     }.items():
         command += ["--setenv", name, value]
-    return [*command, "--chdir", "/tmp", "--"]
+    command += ["--remount-ro", "/", "--chdir", "/tmp", "--"]
+    tried = subprocess.run([*command, sys.executable, "-I", "-S", "-c", ""], capture_output=True, text=True, check=False)
+    if tried.returncode != 0:
+        why = (tried.stderr.strip().splitlines() or ["no reason given"])[-1]
+        raise NoSandbox(
+            f"bubblewrap does not work here ({why}): repair it, or add --trust if you trust this file's author"
+        )
+    return command
 
 
 def _python_folders() -> list[str]:

@@ -18,7 +18,8 @@ PACKAGES = ("torch", "hypothesis", "pytest", "rlhf-course")
 
 @dataclass
 class Outcome:
-    """How one check went: "passed", "failed", "not written", "not run" or "broken" (the grader's own fault)."""
+    """How one check went: "passed", "failed", "not written", "skipped" (an earlier failure decides), "not run" (it should
+    have), or "broken" (the grader's own fault)."""
 
     check: ExpectedCheck
     status: str = "not run"
@@ -93,9 +94,12 @@ def blank(week: Week, submission: Submission, expected: list[ExpectedCheck], **s
     exercises = []
     for exercise in week.exercises:
         state = submission.state[exercise.name]
-        status = "not run" if state == "written" else "failed" if state == "wrong signature" else "not written"
+        status = {"written": "not run", "wrong signature": "skipped"}.get(state, "not written")
         outcomes = [Outcome(check, status) for check in expected if check.function == exercise.name]
         correct = [o for o in outcomes if not o.check.robust]
+        if state == "wrong signature" and correct:
+            words = f"its signature changed: {submission.complaint[exercise.name]}"
+            correct[0].status, correct[0].failure = "failed", Failure("signature", words)
         exercises.append(ExerciseScore(exercise, state, correct, [o for o in outcomes if o.check.robust]))
     return WeekScore(week, submission, exercises, **settings)
 
@@ -143,9 +147,22 @@ def _exercise(e: ExerciseScore) -> dict:
         "checks": {"passed": sum(o.passed for o in e.correct), "expected": len(e.correct)},
         "robust": {"passed": sum(o.passed for o in e.robust), "expected": len(e.robust)},
         "seconds": round(sum(o.seconds for o in (*e.correct, *e.robust)), 3),
-        "failed": [{"test": o.check.test, "claim": o.check.claim, "status": o.status, "words": o.failure.words if o.failure else ""}
-                   for o in (*e.correct, *e.robust) if not o.passed],
-    }  # fmt: skip
+        "not_passed": [_not_passed(o) for o in (*e.correct, *e.robust) if not o.passed],
+    }
+
+
+def _not_passed(outcome: Outcome) -> dict:
+    failure = outcome.failure or Failure("", "")
+    return {
+        "test": outcome.check.test,
+        "claim": outcome.check.claim,
+        "status": outcome.status,
+        "kind": failure.kind,
+        "words": failure.words,
+        "input": failure.code,
+        "expected": failure.expected,
+        "got": failure.got,
+    }
 
 
 def _version(package: str) -> str | None:

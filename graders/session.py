@@ -21,6 +21,7 @@ class Failure:
     printed: str = ""
     line: int | None = None
     source: str = ""
+    shrunk: bool = False  # the input is the smallest that hypothesis found
 
 
 class CheckFailed(Exception):

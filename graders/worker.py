@@ -68,8 +68,9 @@ def zygote(control: socket.socket) -> None:
                 try:
                     control.close()
                     serve(socket.socket(fileno=fds[0]))
-                finally:
                     os._exit(0)
+                finally:
+                    os._exit(70)  # whatever happened, this copy must not go on as a zygote
             os.close(fds[0])
             children.add(pid)
             control.sendall(b"%d\n" % pid)
