@@ -164,7 +164,7 @@ def test_loss_of_half_precision(x):
 # A step is a list of micro-batches, a micro-batch a list of supervised tokens a row: [[[3, 2]]] is one step with one
 # micro-batch of two rows.
 
-NEAR = 1e-6  # the losses may be computed in any order
+NEAR = 1e-5  # sums may be taken in any order, and clip_grad_norm_ adds 1e-6 to the norm
 
 rows = st.lists(st.integers(1, 6), min_size=1, max_size=3)
 step = st.lists(rows, min_size=2, max_size=4)
