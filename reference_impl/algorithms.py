@@ -26,6 +26,13 @@ class Algorithm:
     formula: str
     defaults: dict[str, Any] = field(default_factory=dict)
 
+    def plugs_in(self, week: str) -> bool:
+        """Does a run of `week` train with the functions of --impl? Otherwise it is reference_impl's alone.
+
+        So it is for a row that needs no function of its week, and for another week's row, there to compare with.
+        """
+        return bool(self.needs) and week == self.week
+
 
 # Policy gradients: (advantages, loss). advantages(rewards (P, G)) -> (P, G); loss(logprobs (B, T), batch) -> scalar,
 # where batch (reference_impl/loops/batch.py) holds advantages (B,), rewards (B,), and mask, old_logprobs and
@@ -213,8 +220,78 @@ def ipo(functions, settings):
     return with_lengths
 
 
+# Reward models: {name: RewardObjective}. rows hold input_ids, attention_mask and completion_mask (B, T), correct (B,),
+# and, for steps, labels (B, T); logits are (B, T, outputs).
+
+
+@dataclass(frozen=True)
+class RewardObjective:
+    """How one reward model learns, and how its logits become one score a completion."""
+
+    name: str
+    algorithm: str  # the row that builds it
+    outputs: int  # numbers that its head gives at each token
+    loss: Callable[..., Any]  # loss(logits, rows) -> scalar
+    score: Callable[..., Any]  # score(logits, rows) -> (B,), higher is better
+    paired: bool = False  # then the first half of the rows are the chosen completions, the second half the rejected
+    reading: dict[str, Any] = field(default_factory=dict)  # the settings that `score` depends on
+
+
+def bradley_terry(functions, settings):
+    """The preference reward model: a right completion should score above a wrong one of the same prompt."""
+
+    def score(logits: "Tensor", rows) -> "Tensor":
+        return functions.last_token_rewards(logits[..., 0], rows.attention_mask)
+
+    def loss(logits: "Tensor", rows) -> "Tensor":
+        chosen, rejected = score(logits, rows).chunk(2)
+        return functions.bradley_terry_loss(chosen, rejected)
+
+    return {"bt": RewardObjective("bt", "bradley-terry", 1, loss, score, paired=True)}
+
+
+def orm(functions, settings):
+    """The outcome reward model: will this completion turn out right? Asked at each of its tokens."""
+
+    def score(logits: "Tensor", rows) -> "Tensor":
+        return functions.orm_score(logits[..., 0], rows.completion_mask, settings.orm_how)
+
+    def loss(logits: "Tensor", rows) -> "Tensor":
+        return functions.orm_loss(logits[..., 0], rows.correct, rows.completion_mask)
+
+    reading = {"orm_how": settings.orm_how}
+    return {"orm": RewardObjective("orm", "orm", 1, loss, score, reading=reading)}
+
+
+def reward_models(functions, settings):
+    """Both models of week 03."""
+    return bradley_terry(functions, settings) | orm(functions, settings)
+
+
+def prm(functions, settings):
+    """The process reward model: is this step good? Asked where a step ends, and where the completion ends."""
+
+    def score(logits: "Tensor", rows) -> "Tensor":
+        from torch import arange, tensor
+        from torch.nn.utils.rnn import pad_sequence
+
+        steps = functions.step_scores(logits, rows.labels)
+        lengths = tensor([len(row) for row in steps])
+        scores = pad_sequence(steps, batch_first=True)
+        return functions.aggregate_steps(scores, arange(scores.shape[1]) < lengths[:, None], settings.prm_how)
+
+    def loss(logits: "Tensor", rows) -> "Tensor":
+        return functions.prm_loss(logits, rows.labels)
+
+    reading = {"prm_how": settings.prm_how, "label_eos": settings.label_eos}
+    return {"prm": RewardObjective("prm", "prm", 3, loss, score, reading=reading)}
+
+
 OBJECTIVE = ("token_logprobs", "sequence_logprobs", "kl_estimates", "kl_shaped_rewards", "optimal_policy")
 SFT = ("build_example", "collate", "sft_loss", "sft_loop", "lr_at")
+PREFERENCE_REWARD = ("last_token_rewards", "bradley_terry_loss")
+OUTCOME_REWARD = ("orm_loss", "orm_score")
+PROCESS_REWARD = ("prm_labels", "prm_loss", "step_scores", "aggregate_steps")
 PREFERENCE = ("implicit_rewards", "preference_logps", "dpo_step")
 
 _ROWS = [
@@ -233,6 +310,38 @@ _ROWS = [
         build=None,
         paper="Ouyang et al. 2022, arXiv:2203.02155; book ch. 4",
         formula="-sum_t log pi(y_t | x, y_<t), mean over the supervised tokens",
+    ),
+    Algorithm(
+        "bradley-terry",
+        week="03",
+        needs=(*PREFERENCE_REWARD, "pairwise_accuracy"),
+        build=bradley_terry,
+        paper="Bradley and Terry 1952; Ouyang et al. 2022, arXiv:2203.02155; book ch. 5",
+        formula="-log sigma(r_chosen - r_rejected), r read at the last token",
+    ),
+    Algorithm(
+        "orm",
+        week="03",
+        needs=(*OUTCOME_REWARD, "pairwise_accuracy"),
+        build=orm,
+        paper="Cobbe et al. 2021, arXiv:2110.14168; book ch. 5",
+        formula="binary cross-entropy of sigma(z_t) with the completion's verdict, mean over completion tokens",
+    ),
+    Algorithm(
+        "reward-models",
+        week="03",
+        needs=(*PREFERENCE_REWARD, *OUTCOME_REWARD, "pairwise_accuracy"),
+        build=reward_models,
+        paper="Ouyang et al. 2022, arXiv:2203.02155; Cobbe et al. 2021, arXiv:2110.14168; book ch. 5",
+        formula="bradley-terry and orm, each its own model, side by side on the same completions",
+    ),
+    Algorithm(
+        "prm",
+        week="04",
+        needs=(*PROCESS_REWARD, "rerank_accuracy"),
+        build=prm,
+        paper="Lightman et al. 2023, arXiv:2305.20050; book ch. 5",
+        formula="3-class cross-entropy at the end of each step, and of the completion",
     ),
     Algorithm(
         "reinforce",

@@ -1,6 +1,6 @@
 """Settings of a run: typed, checked, and resolved in one order.
 
-    defaults here  <  the algorithm's row  <  weeks/NN/config.yaml: defaults, scale, algorithm  <  the command line
+    defaults here < the algorithm's row < weeks/NN/config.yaml: defaults, scale, algorithm, experiment < command line
 
 Whatever is derived from another setting (the reference model from the policy, the warm-up from the steps) is filled in
 after all of these, so that it follows an override. A key that does not exist is refused by name.
@@ -65,9 +65,11 @@ class RLSettings(ModelSettings):
     """Policy gradients: rollouts of `prompts_per_step` x `group` completions, `epochs` x `minibatches` updates each."""
 
     reference: str | None = Field(None, description="model that `kl` is measured against; default: the start policy")
+    habit: Literal["hasty", "rambling"] | None = Field(None, description="taught to the start policy before training")
     prompts_per_step: int = Field(8, ge=1)
     group: int = Field(8, ge=1, description="completions per prompt (G)")
     temperature: float = Field(1.0, gt=0, description="of sampling and of scoring alike")
+    reward: str = Field("verifier", description="verifier, or a reward model: a run of week 03 or 04")
     reward_shift: float = Field(0.0, description="added to every reward: changes no optimum, only the variance")
     overlong_cache: int = Field(
         0, ge=0, description="tokens before max_new_tokens over which a penalty grows to 1 (DAPO); 0: no penalty"
@@ -141,6 +143,38 @@ class PreferenceSettings(ModelSettings):
         return self
 
 
+class RewardSettings(ModelSettings):
+    """Reward models on completions that the policy sampled and the verifier judged.
+
+    `eval_prompts` and `final_eval_prompts` are held out, with `held_out_samples` completions each.
+    """
+
+    reward_prompts: int = Field(1500, ge=1, description="prompts whose completions are learned from")
+    samples_per_prompt: int = Field(8, ge=2)
+    pairs_per_prompt: int = Field(4, ge=1, description="at most so many right-wrong pairs of one prompt")
+    held_out_samples: int = Field(16, ge=2, description="completions of each held-out prompt")
+    negatives: Literal["sampled", "edited"] = Field(
+        "sampled", description="wrong completions: the policy's own, or right ones with a digit of the answer changed"
+    )
+    orm_how: Literal["last", "mean", "min"] = Field("last", description="from tokens to a score (orm_score)")
+    batch_size: int = Field(64, ge=1, description="completions, or pairs, of each step")
+    betas: tuple[float, float] = (0.9, 0.95)
+
+
+class ProcessSettings(RewardSettings):
+    """Week 04: a reward model of steps, with an outcome model beside it."""
+
+    label_eos: bool = Field(True, description="rate the end of the completion as a step too")
+    prm_how: Literal["min", "prod", "mean", "last"] = Field("min", description="from steps to a score (aggregate_steps)")
+    prm_share: float = Field(1.0, gt=0, le=1, description="share of the completions that the step model learns from")
+
+    @model_validator(mode="after")
+    def _powers_of_two(self) -> Self:
+        if self.held_out_samples & (self.held_out_samples - 1):
+            raise ValueError("held_out_samples must be a power of 2, so that it can be cut into groups of 1, 2, 4, ...")
+        return self
+
+
 class ObjectiveSettings(ModelSettings):
     """Week 01: policies that are tables, and a first outcome reward model."""
 
@@ -154,7 +188,13 @@ class ObjectiveSettings(ModelSettings):
 
 
 def resolve(
-    schema: type[Settings], week: str, *, algorithm: str | None, scale: str | None, overrides: dict[str, Any]
+    schema: type[Settings],
+    week: str,
+    *,
+    algorithm: str | None,
+    scale: str | None,
+    overrides: dict[str, Any],
+    experiment: str | None = None,
 ) -> Settings:
     """The settings of one run. Raises UserError for whatever is unknown or out of range, naming what is valid."""
     week = week_name(week)
@@ -164,20 +204,23 @@ def resolve(
     row = find_algorithm(week, chosen, file["algorithms"])
     if scale not in file["scales"]:
         raise UserError(f"Week {week} has no scale {scale!r}{nearest(scale, file['scales'])}")
-    layers = [row.defaults, file["defaults"], file["scales"][scale], file["algorithm_overrides"].get(chosen), overrides]
+    layers = [row.defaults, file["defaults"], file["scales"][scale], file["algorithm_overrides"].get(chosen)]
+    layers += [file["experiment_overrides"].get(experiment), overrides]
     values: dict[str, Any] = {}
     for layer in layers:
         values.update(layer or {})
     values.update(week=week, algorithm=chosen, scale=scale)
+    if not row.plugs_in(week):
+        values["impl"] = "reference"
     return checked(schema, values)
 
 
 def week_config(week: str) -> dict[str, Any]:
-    """weeks/NN/config.yaml: `algorithms`, `defaults`, `scales`, `algorithm_overrides`, `demo`."""
+    """weeks/NN/config.yaml: `algorithms`, `defaults`, `scales`, `algorithm_` and `experiment_overrides`, `demo`."""
     path = week_folder(week) / "config.yaml"
     if not path.is_file():
         raise UserError(f"Week {week} has no launcher yet: {shown(path)} does not exist.")
-    file = {"defaults": {}, "algorithm_overrides": {}, **read_yaml(path)}
+    file = {"defaults": {}, "algorithm_overrides": {}, "experiment_overrides": {}, **read_yaml(path)}
     file.setdefault("demo", file["algorithms"][:1])
     return file
 
@@ -230,6 +273,8 @@ def nearest(name: str, valid: Any) -> str:
 
 
 def _complaint(schema: type[Settings], error: dict[str, Any]) -> str:
+    if not error["loc"]:  # of the settings together, not of one of them
+        return f"{error['msg'].removeprefix('Value error, ')}."
     key = str(error["loc"][0])
     if error["type"] == "extra_forbidden":
         return f"There is no setting {key!r} here{nearest(key, schema.model_fields.keys() - set(CHOSEN))}"

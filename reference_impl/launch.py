@@ -70,9 +70,9 @@ def launch(launcher: Launcher, options: Options, graded: bool = False) -> dict[s
     settings, resumed = settle(launcher, options)
     train = choose(launcher, options.experiment)
     algorithm = ALGORITHMS[settings.algorithm]
-    functions = load_functions(settings.week, settings.impl)
-    require_written(settings.week, settings.impl, algorithm.needs)
-    if not graded:
+    functions = load_functions(algorithm.week, settings.impl)
+    require_written(algorithm.week, settings.impl, algorithm.needs)
+    if not graded and algorithm.plugs_in(settings.week):
         warn_unless_green(settings.week, settings.impl, algorithm.needs)
 
     import torch
@@ -86,7 +86,10 @@ def launch(launcher: Launcher, options: Options, graded: bool = False) -> dict[s
     if run.functions_changed():
         console.print(f"[bold]Warning:[/] {run.summary['functions']} has changed since this run began.")
     what = options.experiment or algorithm.name
-    console.print(f"Week {settings.week}, {what}, with the functions of {run.summary['functions']}", soft_wrap=True)
+    whose = f"with the functions of {run.summary['functions']}"
+    if not algorithm.plugs_in(settings.week):
+        whose = f"from reference_impl alone: no function of weeks/{settings.week} is plugged in"
+    console.print(f"Week {settings.week}, {what}, {whose}", soft_wrap=True)
     with ending(run):
         results = train(functions, algorithm, settings, run)
         plot_run(run.path)
@@ -105,6 +108,7 @@ def settle(launcher: Launcher, options: Options) -> tuple[Settings, Path | None]
         algorithm=options.algorithm,
         scale=options.scale,
         overrides=options.overrides(),
+        experiment=options.experiment,
     )
     return settings, None
 

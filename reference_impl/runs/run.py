@@ -22,6 +22,7 @@ from typing import Any
 
 import yaml
 
+from reference_impl.algorithms import ALGORITHMS
 from reference_impl.config import Settings
 from reference_impl.errors import UserError
 from reference_impl.implementations import ROOT, impl_name, shown, week_file
@@ -35,20 +36,20 @@ PACKAGES = ("torch", "transformers", "reasoning-gym", "safetensors", "numpy")
 class Run:
     """One run's folder, open for writing. `Run.create` starts one, `Run.reopen` continues one."""
 
-    def __init__(self, path: Path, settings: Settings, summary: dict[str, Any], resumed: bool):
+    def __init__(self, path: Path, settings: Settings, summary: dict[str, Any], resumed: bool, mirrored: bool = True):
         self.path, self.settings, self.summary, self.resumed = path, settings, summary, resumed
         self.seconds_before = summary.get("seconds", 0.0) if resumed else 0.0
         self.began = time.perf_counter()
-        self.mirror = wandb_mirror.start(path, settings.model_dump(), resumed)
+        self.mirror = wandb_mirror.start(path, settings.model_dump(), resumed) if mirrored else None
 
     @classmethod
-    def create(cls, settings: Settings, runs_dir: Path, experiment: str | None = None) -> "Run":
+    def create(cls, settings: Settings, runs_dir: Path, experiment: str | None = None, mirrored: bool = True) -> "Run":
         """A new folder under `runs_dir`. Raises UserError when it cannot be made."""
         path = new_folder(runs_dir, settings, experiment or settings.algorithm)
         write_text(path / "config.yaml", yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False))
         write_text(path / "metrics.jsonl", "")
         summary = {"status": "running", "experiment": experiment, **provenance(settings)}
-        run = cls(path, settings, summary, resumed=False)
+        run = cls(path, settings, summary, resumed=False, mirrored=mirrored)
         run.summarise()
         return run
 
@@ -121,7 +122,7 @@ class Run:
 
     def functions_changed(self) -> bool:
         """Has the file whose functions run been edited since the run began?"""
-        now = file_provenance(self.settings.week, self.settings.impl)
+        now = file_provenance(self.settings)
         return now["functions_sha256"] != self.summary["functions_sha256"]
 
     def discard_if_empty(self) -> None:
@@ -174,14 +175,14 @@ def provenance(settings: Settings) -> dict[str, Any]:
         "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
         "started": datetime.now().isoformat(timespec="seconds"),
         "seed": settings.seed,
-        **file_provenance(settings.week, settings.impl),
+        **file_provenance(settings),
         **machine(),
     }
 
 
-def file_provenance(week: str, impl: str) -> dict[str, str]:
+def file_provenance(settings: Settings) -> dict[str, str]:
     """The file whose functions ran, and its hash."""
-    path = week_file(week, impl)
+    path = week_file(ALGORITHMS[settings.algorithm].week, settings.impl)
     return {"functions": shown(path), "functions_sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
 
 
