@@ -19,6 +19,7 @@ import torch
 
 from graders import paste, rules
 from graders.session import BrokenCheck, CheckFailed, Failure, Floor, Stopped, current
+from graders.worker import no_dynamo
 
 EXAMPLES, ROBUST_EXAMPLES = 15, 10  # a check; a robust check draws from fewer kinds of input
 hypothesis.settings.register_profile(
@@ -154,7 +155,8 @@ def scenario(function: str, name: str, *inputs, tolerance=None, **settings) -> N
     given = list(bound.arguments.items())[1:]
     bound.apply_defaults()
     arguments = list(bound.arguments.items())[1:]
-    expected = _plain(scene(getattr(current().reference, function), *[v for _, v in _copies(arguments)]))
+    with no_dynamo():
+        expected = _plain(scene(getattr(current().reference, function), *[v for _, v in _copies(arguments)]))
     tol, scale = _tolerance(arguments, tolerance), _scale(arguments)
     _feed_floor(expected, {}, tol, scale)
     reply = current().candidate.call(function, arguments, scenario=name)

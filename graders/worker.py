@@ -8,6 +8,7 @@ The worker holds inputs, never expected answers. If a submission takes this whol
 calls, and an answer counts only when it is right.
 """
 
+import contextlib
 import faulthandler
 import gc
 import linecache
@@ -49,7 +50,8 @@ def main(control_fd: int) -> None:
     os.chdir("/")
     faulthandler.disable()  # pytest's would write to the terminal when a submission crashes
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the grader's; it closes the socket
-    zygote(socket.socket(fileno=control_fd))
+    with no_dynamo():
+        zygote(socket.socket(fileno=control_fd))
 
 
 def zygote(control: socket.socket) -> None:
@@ -197,6 +199,23 @@ def gradients(value, leaves: dict, cotangents: list) -> dict:
     # a sum of our own: with grad_outputs, torch.autograd imports sympy, which takes longer than all the checks
     found = torch.autograd.grad(sum(live), list(leaves.values()), allow_unused=True)
     return {"gradients": dict(zip(leaves, found, strict=True))}
+
+
+@contextlib.contextmanager
+def no_dynamo():
+    """torch.optim imports torch's compiler, two seconds of sympy and others, to mark places where nothing is compiled here.
+    A stand-in spares that; not for programs that do compile."""
+    if "torch._dynamo" in sys.modules:
+        yield
+        return
+    stand_in = types.ModuleType("torch._dynamo")
+    stand_in.graph_break = lambda *args, **kwargs: None
+    stand_in.disable = lambda function, *args, **kwargs: function
+    sys.modules["torch._dynamo"] = torch._dynamo = stand_in
+    try:
+        yield
+    finally:
+        del sys.modules["torch._dynamo"], torch._dynamo
 
 
 def global_state() -> dict:
