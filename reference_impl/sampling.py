@@ -11,10 +11,14 @@ Log-probs are those of the distribution that was sampled from, softmax(logits / 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
+
+CHUNK_ELEMENTS = 2**24  # logits that `score` works on at a time, which bounds its temporary copies to 64 MB
 
 
 @dataclass
@@ -29,7 +33,6 @@ class Rollout:
     prompt_lengths: Tensor  # (B,)
 
 
-@torch.no_grad()
 def generate(
     model: nn.Module,
     prompt_ids: list[list[int]],
@@ -55,12 +58,17 @@ def generate(
     was_training = model.training
     model.eval()
     try:
-        return _generate(model, prompt_ids, group, max_new_tokens, eos_id, pad_id, temperature, generator)
+        with torch.inference_mode():
+            steps = list(decode(model, prompt_ids, group, max_new_tokens, eos_id, pad_id, temperature, generator))
     finally:
         model.train(was_training)
+    return assemble(steps, prompt_ids, group, eos_id, pad_id)
 
 
-def _generate(model, prompt_ids, group, max_new_tokens, eos_id, pad_id, temperature, generator) -> Rollout:
+def decode(
+    model, prompt_ids, group, max_new_tokens, eos_id, pad_id, temperature, generator
+) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """One token after another: yields (rows, tokens, logprobs) of the completions that are still going on."""
     device = next(model.parameters()).device
     prompts, mask = pad_left(prompt_ids, pad_id, device)
     ragged = not bool(mask.all())
@@ -77,54 +85,43 @@ def _generate(model, prompt_ids, group, max_new_tokens, eos_id, pad_id, temperat
     cache = output.past_key_values
     cache.batch_repeat_interleave(group)
     logits = output.logits[:, -1].repeat_interleave(group, dim=0)
-    mask = mask.repeat_interleave(group, dim=0)
     position = positions[:, -1:].repeat_interleave(group, dim=0)
+    mask = F.pad(mask, (0, max_new_tokens), value=1).repeat_interleave(group, dim=0)
+    rows = torch.arange(len(logits), device=device)  # which completion each row of the shrinking batch belongs to
 
-    batch = len(prompt_ids) * group
-    tokens = torch.full((batch, max_new_tokens), pad_id, device=device)
-    logprobs = torch.zeros(batch, max_new_tokens, device=device)
-    lengths = torch.full((batch,), max_new_tokens, device=device)
-    finished = torch.zeros(batch, dtype=torch.bool, device=device)
-    rows = torch.arange(batch, device=device)  # which rollout each row of the shrinking batch belongs to
-
-    for step in range(max_new_tokens):
+    for length in range(prompts.shape[1] + 1, prompts.shape[1] + max_new_tokens + 1):
         token, logprob = sample(logits, temperature, generator)
-        tokens[rows, step] = token
-        logprobs[rows, step] = logprob
+        yield rows, token, logprob
 
-        ended = token == eos_id
-        if ended.any():
-            finished[rows[ended]] = True
-            lengths[rows[ended]] = step + 1
-            alive = (~ended).nonzero().squeeze(1)
+        alive = (token != eos_id).nonzero().squeeze(1)
+        if len(alive) == 0 or length == prompts.shape[1] + max_new_tokens:
+            return
+        if len(alive) < len(rows):
             rows, token, mask, position = rows[alive], token[alive], mask[alive], position[alive]
-            if len(rows) == 0:
-                break
             cache.batch_select_indices(alive)
-        if step + 1 == max_new_tokens:
-            break
-        mask = torch.cat((mask, mask.new_ones(len(mask), 1)), dim=1)
         position = position + 1
         logits = model(
             input_ids=token[:, None],
-            attention_mask=mask if ragged else None,
+            attention_mask=mask[:, :length] if ragged else None,
             position_ids=position,
             past_key_values=cache,
             use_cache=True,
         ).logits[:, -1]
-    return assemble(prompt_ids, group, tokens, logprobs, lengths, finished, pad_id)
 
 
 def sample(logits: Tensor, temperature: float, generator: torch.Generator | None) -> tuple[Tensor, Tensor]:
     """One token a row from softmax(logits / temperature), with its log-prob: (B, V) -> (B,), (B,)."""
-    logits = logits.float()
+    logprobs = (logits.float() / (temperature or 1.0)).log_softmax(-1)
     if temperature == 0:
-        token = logits.argmax(-1, keepdim=True)
+        token = logprobs.argmax(-1, keepdim=True)
     else:
-        logits = logits / temperature
-        token = torch.multinomial(logits.softmax(-1), 1, generator=generator)
-    logprob = logits.gather(-1, token) - logits.logsumexp(-1, keepdim=True)
-    return token.squeeze(-1), logprob.squeeze(-1)
+        # the first token whose cumulative probability exceeds a uniform number: several times faster than
+        # torch.multinomial on CPU, and never a token of probability 0
+        cumulative = logprobs.exp().cumsum(-1, dtype=torch.float64)
+        uniform = torch.rand(len(logits), 1, generator=generator, dtype=torch.float64, device=logits.device)
+        token = torch.searchsorted(cumulative, uniform * cumulative[:, -1:], right=True)
+        token = token.clamp(max=logits.shape[-1] - 1)
+    return token.squeeze(-1), logprobs.gather(-1, token).squeeze(-1)
 
 
 def pad_left(prompt_ids: list[list[int]], pad_id: int, device: torch.device) -> tuple[Tensor, Tensor]:
@@ -135,21 +132,25 @@ def pad_left(prompt_ids: list[list[int]], pad_id: int, device: torch.device) -> 
     return torch.tensor(ids, device=device), torch.tensor(mask, device=device)
 
 
-def assemble(prompt_ids, group, tokens, logprobs, lengths, finished, pad_id) -> Rollout:
+def assemble(steps, prompt_ids: list[list[int]], group: int, eos_id: int, pad_id: int) -> Rollout:
     """Prompts and completions joined without a gap, the padding moved to the right."""
-    device = tokens.device
+    rows, tokens, logprobs = (torch.cat(parts).clone() for parts in zip(*steps, strict=True))
+    device, batch = rows.device, len(prompt_ids) * group
     prompt_lengths = torch.tensor([len(ids) for ids in prompt_ids], device=device).repeat_interleave(group)
-    width = int((prompt_lengths + lengths).max())
-    columns = torch.arange(width, device=device)
-    attention_mask = (columns < (prompt_lengths + lengths)[:, None]).long()
+    lengths = prompt_lengths + torch.bincount(rows, minlength=batch)
+    columns = torch.arange(int(lengths.max()), device=device)
+    attention_mask = (columns < lengths[:, None]).long()
     response_mask = attention_mask * (columns >= prompt_lengths[:, None])
-    input_ids = torch.full((len(tokens), width), pad_id, device=device)
-    prompt_mask = attention_mask.bool() & ~response_mask.bool()
-    input_ids[prompt_mask] = torch.tensor([i for ids in prompt_ids for _ in range(group) for i in ids], device=device)
-    sampled = torch.arange(tokens.shape[1], device=device) < lengths[:, None]
-    input_ids[response_mask.bool()] = tokens[sampled]
-    aligned = torch.zeros(input_ids.shape, device=device)
-    aligned[response_mask.bool()] = logprobs[sampled]
+
+    input_ids = torch.full(attention_mask.shape, pad_id, device=device)
+    flat_prompts = [token for ids in prompt_ids for _ in range(group) for token in ids]
+    input_ids[(attention_mask - response_mask).bool()] = torch.tensor(flat_prompts, device=device)
+    # the step at which a row's token was drawn is its place in the completion
+    places = torch.cat([torch.full_like(row, step) for step, (row, _, _) in enumerate(steps)])
+    input_ids[rows, prompt_lengths[rows] + places] = tokens
+    aligned = torch.zeros(attention_mask.shape, device=device)
+    aligned[rows, prompt_lengths[rows] + places] = logprobs
+    finished = input_ids.gather(1, lengths[:, None] - 1).squeeze(1) == eos_id
     return Rollout(input_ids, attention_mask, response_mask, aligned, finished, prompt_lengths)
 
 
@@ -161,12 +162,12 @@ def score(model: nn.Module, input_ids: Tensor, attention_mask: Tensor, temperatu
     """
     logits = model(input_ids=input_ids, attention_mask=attention_mask).logits[:, :-1]
     labels = input_ids[:, 1:]
-    rows = max(1, 2**24 // (logits.shape[1] * logits.shape[2] or 1))  # bounds the temporary copies to 64 MB
+    rows = max(1, CHUNK_ELEMENTS // (logits[0].numel() or 1))
     chunks = [
         chunk_logprobs(part, label, temperature or 1.0)
         for part, label in zip(logits.split(rows), labels.split(rows), strict=True)
     ]
-    return torch.nn.functional.pad(torch.cat(chunks), (1, 0))
+    return F.pad(torch.cat(chunks), (1, 0))
 
 
 def chunk_logprobs(logits: Tensor, labels: Tensor, temperature: float) -> Tensor:

@@ -40,8 +40,9 @@ class NanoConfig:
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
-            if not getattr(self, field.name) > 0:
-                raise ValueError(f"NanoConfig.{field.name} must be positive, got {getattr(self, field.name)!r}")
+            value = getattr(self, field.name)
+            if not isinstance(value, (int, float)) or not value > 0:
+                raise ValueError(f"NanoConfig.{field.name} must be a positive number, got {value!r}")
         if self.head_dim % 2:
             raise ValueError(f"NanoConfig.head_dim must be even, because RoPE rotates pairs; got {self.head_dim}")
 
@@ -90,7 +91,12 @@ class KVCache:
         self.layers = [tuple(x.repeat_interleave(repeats, dim=0) for x in pair) for pair in self.layers]
 
     def batch_select_indices(self, indices: Tensor) -> None:
-        self.layers = [tuple(x[indices] for x in pair) for pair in self.layers]
+        """Keep these rows, moved to the front of the same memory: only what is in use is copied."""
+        for layer, pair in enumerate(self.layers):
+            for x in pair:
+                used = x[:, :, : self.lengths[layer]]
+                used[: len(indices)] = used.index_select(0, indices)
+            self.layers[layer] = tuple(x[: len(indices)] for x in pair)
 
 
 class RMSNorm(nn.Module):
@@ -105,15 +111,14 @@ class RMSNorm(nn.Module):
         return F.rms_norm(x, self.weight.shape, self.weight, self.eps)
 
 
-def rope_tables(position_ids: Tensor, head_dim: int, theta: float) -> tuple[Tensor, Tensor]:
-    """Cosines and sines of position * theta^(-2i/D), i = 0 .. D/2 - 1, each (B, 1, T, D/2)."""
-    frequencies = theta ** (-torch.arange(0, head_dim, 2, device=position_ids.device, dtype=torch.float32) / head_dim)
-    angles = position_ids[:, None, :, None].float() * frequencies
+def rope_tables(position_ids: Tensor, frequencies: Tensor) -> tuple[Tensor, Tensor]:
+    """Cosines and sines of position * frequency: (B, T) and (D/2,) -> each (B, 1, T, D/2)."""
+    angles = position_ids[:, None, :, None] * frequencies
     return angles.cos(), angles.sin()
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Turn the pair (x_i, x_{i + D/2}) by its position's angle; x is (B, H, T, D)."""
+    """Turn the pair (x_i, x_{i + D/2}) by its position's angle; x is (..., B, H, T, D)."""
     a, b = x.chunk(2, dim=-1)
     return torch.cat((a * cos - b * sin, b * cos + a * sin), dim=-1).to(x.dtype)
 
@@ -134,10 +139,14 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor, cos: Tensor, sin: Tensor, mask: Tensor | None, cache: KVCache | None, layer: int):
         batch, length, _ = x.shape
-        split = (batch, length, -1, self.head_dim)
-        q = rotate(self.q_norm(self.q_proj(x).view(split)).transpose(1, 2), cos, sin)
-        k = rotate(self.k_norm(self.k_proj(x).view(split)).transpose(1, 2), cos, sin)
-        v = self.v_proj(x).view(split).transpose(1, 2)
+        # one product for all three projections, one norm and one rotation for queries and keys: the model is so small
+        # that the number of operations costs more than their size
+        weight = torch.cat((self.q_proj.weight, self.k_proj.weight, self.v_proj.weight))
+        heads = F.linear(x, weight).view(batch, length, 3, -1, self.head_dim).permute(2, 0, 3, 1, 4)  # (3, B, H, T, D)
+        scale = torch.stack((self.q_norm.weight, self.k_norm.weight))[:, None, None, None]
+        normed = F.rms_norm(heads[:2], (self.head_dim,), eps=self.q_norm.eps) * scale
+        q, k = rotate(normed, cos, sin)
+        v = heads[2]
         if cache is not None:
             k, v = cache.update(layer, k, v)
         # without a mask: a single query may see every key, several queries start the text and see their past
@@ -176,7 +185,9 @@ def attention_mask_of(padding: Tensor | None, queries: int, keys: int) -> Tensor
 
     Every position may see itself, padding too: a softmax over nothing would be NaN and spread through later layers.
     """
-    if padding is None and (queries == 1 or queries == keys):
+    if queries == 1:  # the newest token sees everything but padding, itself included
+        return None if padding is None else padding[:, None, None, :].bool()
+    if padding is None and queries == keys:
         return None
     device = None if padding is None else padding.device
     past = keys - queries
@@ -196,6 +207,8 @@ class NanoBackbone(nn.Module):
         self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
         self.layers = nn.ModuleList(Block(config) for _ in range(config.num_hidden_layers))
         self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
+        exponents = torch.arange(0, config.head_dim, 2) / config.head_dim
+        self.register_buffer("frequencies", config.rope_theta**-exponents, persistent=False)  # theta^(-2i/D)
 
     def forward(
         self,
@@ -209,7 +222,7 @@ class NanoBackbone(nn.Module):
         past, length = cache.get_seq_length() if cache is not None else 0, input_ids.shape[1]
         if position_ids is None:
             position_ids = torch.arange(past, past + length, device=input_ids.device)[None]
-        cos, sin = rope_tables(position_ids, self.config.head_dim, self.config.rope_theta)
+        cos, sin = rope_tables(position_ids, self.frequencies)
         mask = attention_mask_of(attention_mask, length, past + length)
         x = self.embed_tokens(input_ids)
         for index, block in enumerate(self.layers):
