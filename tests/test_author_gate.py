@@ -1,15 +1,20 @@
 """The author's gate: what every week must keep, found by reading its stub, solution, reference, declaration and lesson.
 
+Every week that has a grader is graded, too: its stub fails, its solution and its reference earn all points and stars.
 `complaints` names everything that is wrong with a week; the first test wants none, the others break a copy of a week in
 one way each and want it named.
 """
 
 import ast
+import functools
 import importlib.util
 import inspect
+import json
 import re
 import shutil
+import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -18,6 +23,7 @@ from graders.exercises import load_week, weeks
 
 ROOT = Path(__file__).resolve().parents[1]
 WITH_STUB = [week for week in weeks() if load_week(week).stub.is_file()]
+GRADED = [week for week in weeks() if load_week(week).grader.is_file()]
 LABELS = {  # what a stub's docstring carries, and what must stand behind the label
     "Formula|Rule": r"\S",
     "Shapes": r"\(|scalar|number|list|string|dict",
@@ -226,3 +232,39 @@ def test_the_gate_names_what_is_broken(name, tmp_path):
     target.write_text(text)
     wrong = complaints(tmp_path, "05")
     assert any(complaint in sentence for sentence in wrong), wrong
+
+
+@functools.cache
+def scores(implementation):
+    """The exit code and each week's score: one run of pytest over all weeks, so that torch is imported once."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "scores.json"
+        command = [sys.executable, "-m", "pytest", "weeks", "--impl", implementation, "--score-json", str(path)]
+        command += [] if implementation == "student" else ["--robust"]
+        run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+        assert path.is_file(), run.stdout + run.stderr
+        return run.returncode, {week["week"]: week for week in json.loads(path.read_text())["weeks"]}
+
+
+@pytest.mark.parametrize("week", GRADED)
+def test_the_stub_fails(week):
+    exit_code, found = scores("student")
+    assert exit_code == 1
+    assert not found[week]["green"] and found[week]["points"] == 0
+    assert {exercise["state"] for exercise in found[week]["exercises"]} == {"not written"}
+
+
+@pytest.mark.parametrize("implementation", ["solutions", "reference"])
+@pytest.mark.parametrize("week", GRADED)
+def test_solution_and_reference_earn_every_point_and_star(week, implementation):
+    score = scores(implementation)[1][week]
+    lost = {exercise["name"]: exercise["not_passed"] for exercise in score["exercises"] if exercise["not_passed"]}
+    assert lost == {}
+    assert score["green"] and score["points"] == score["points_possible"]
+    assert score["stars"] == len(load_week(week).exercises)
+    assert all(exercise["checks"]["expected"] > 0 for exercise in score["exercises"])
+
+
+@pytest.mark.parametrize("implementation", ["solutions", "reference"])
+def test_grading_all_weeks_exits_with_zero(implementation):
+    assert scores(implementation)[0] == 0
