@@ -27,8 +27,9 @@ class Pair:
 def sample_pairs(
     model: nn.Module, tokenizer, task, prompts, samples: int, per_prompt: int, max_new_tokens: int, seed: int
 ) -> list[Pair]:
-    """At most `per_prompt` pairs of each prompt, out of `samples` completions of it; no completion is used twice.
+    """At most `per_prompt` pairs of each prompt, out of `samples` completions of it; no sample is used twice.
 
+    Samples may repeat a text, and so may pairs: what the model often gets wrong is often among the rejected.
     A prompt that the model always or never solves gives no pair. Pairs of a prompt stand next to each other.
     """
     generator = torch.Generator().manual_seed(seed)
@@ -42,16 +43,11 @@ def sample_pairs(
         ]
         for number, prompt in enumerate(some):
             rows = range(number * samples, (number + 1) * samples)
-            right = distinct([responses[row] for row in rows if rewards[row] == 1.0])
-            wrong = distinct([responses[row] for row in rows if rewards[row] != 1.0])
+            right = [responses[row] for row in rows if rewards[row] == 1.0]
+            wrong = [responses[row] for row in rows if rewards[row] != 1.0]
             encoded = tokenizer.encode(prompt.text)
             pairs += [Pair(encoded, *two) for two in list(zip(right, wrong, strict=False))[:per_prompt]]
     return pairs
-
-
-def distinct(responses: list[list[int]]) -> list[list[int]]:
-    """Without repeats, in the order in which they came."""
-    return list({tuple(response): response for response in responses}.values())
 
 
 def split_pairs(pairs: list[Pair], held_out: int) -> tuple[list[Pair], list[Pair]]:
@@ -70,15 +66,21 @@ def collate_pairs(pairs: list[Pair], pad_id: int) -> dict[str, Tensor]:
     """{chosen,rejected}_{input_ids,attention_mask,response_mask}, each (B, T) right-padded to its side's own length."""
     batch = {}
     for side in ("chosen", "rejected"):
-        rows = [pair.prompt + getattr(pair, side) for pair in pairs]
-        lengths = torch.tensor([len(row) for row in rows])[:, None]
-        prompts = torch.tensor([len(pair.prompt) for pair in pairs])[:, None]
-        input_ids = pad_sequence([torch.tensor(row) for row in rows], batch_first=True, padding_value=pad_id)
-        columns = torch.arange(input_ids.shape[1])[None]
-        batch[f"{side}_input_ids"] = input_ids
-        batch[f"{side}_attention_mask"] = (columns < lengths).long()
-        batch[f"{side}_response_mask"] = ((columns >= prompts) & (columns < lengths)).long()
+        tensors = collate_answers([(pair.prompt, getattr(pair, side)) for pair in pairs], pad_id)
+        for name, tensor in zip(("input_ids", "attention_mask", "response_mask"), tensors, strict=True):
+            batch[f"{side}_{name}"] = tensor
     return batch
+
+
+def collate_answers(answers: list[tuple[list[int], list[int]]], pad_id: int) -> tuple[Tensor, Tensor, Tensor]:
+    """(prompt, answer) rows as input_ids, attention_mask and response_mask, each (R, T), padded on the right."""
+    lengths = torch.tensor([len(prompt) + len(answer) for prompt, answer in answers])[:, None]
+    prompts = torch.tensor([len(prompt) for prompt, _ in answers])[:, None]
+    rows = [torch.tensor(prompt + answer) for prompt, answer in answers]
+    input_ids = pad_sequence(rows, batch_first=True, padding_value=pad_id)
+    columns = torch.arange(input_ids.shape[1])[None]
+    attention_mask = (columns < lengths).long()
+    return input_ids, attention_mask, attention_mask * (columns >= prompts)
 
 
 def write_pairs(path: Path, pairs: list[Pair]) -> None:
