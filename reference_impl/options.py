@@ -31,6 +31,8 @@ class Options:
     """Size of model and data, for example nano."""
     policy: Annotated[str | None, value("MODEL")] = None
     """Start model: base, random, a run folder or a checkpoint folder."""
+    reward: Annotated[str | None, value("REWARD")] = None
+    """Reward: verifier, or a reward model saved by a run of week 03 or 04."""
     set: Annotated[tuple[str, ...], value("KEY=VALUE ...")] = ()
     """Any other setting, for example --set lr=3e-4 group=16."""
     experiment: Annotated[str | None, value("NAME")] = None
@@ -42,6 +44,6 @@ class Options:
 
     def overrides(self) -> dict[str, Any]:
         """The settings that were given on the command line."""
-        named = {key: getattr(self, key) for key in ("impl", "seed", "steps", "policy")}
+        named = {key: getattr(self, key) for key in ("impl", "seed", "steps", "policy", "reward")}
         given = {key: value for key, value in named.items() if value is not None}
         return given | dict(map(parse_override, self.set))

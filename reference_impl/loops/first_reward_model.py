@@ -10,6 +10,7 @@ from torch import Tensor
 from reference_impl.config import ObjectiveSettings
 from reference_impl.data.order import batch_indices
 from reference_impl.loops.evaluate import held_out_prompts, rollout, verifier_rewards
+from reference_impl.loops.ranking import auc
 from reference_impl.models import HeadedLM, load_model
 from reference_impl.reward_model import orm_loss, orm_score
 from reference_impl.tasks import get_task
@@ -82,12 +83,3 @@ class FirstRewardModel:
             "reward model: AUC": final["auc"],
             "base model's log-prob: AUC": auc(logprobs, self.held_out_correct),
         }
-
-
-def auc(scores: Tensor, correct: Tensor) -> float:
-    """Chance that a random right completion scores above a random wrong one; a tie counts one half."""
-    right, wrong = scores[correct == 1], scores[correct != 1]
-    if len(right) == 0 or len(wrong) == 0:
-        return float("nan")
-    difference = right[:, None] - wrong[None, :]
-    return ((difference > 0).float() + 0.5 * (difference == 0).float()).mean().item()

@@ -71,7 +71,7 @@ def checked_loss(loss) -> Tensor:
     if loss.dim() != 0:
         raise UserError(f"The loss should be a scalar, but it has shape {tuple(loss.shape)}.")
     if not loss.requires_grad:
-        raise UserError("The loss has no gradient: the log-probs were detached on the way.")
+        raise UserError("The loss has no gradient: what it is computed from was detached on the way.")
     if not loss.isfinite():
         raise UserError(f"The loss is {loss.item()}: training stops here.")
     return loss

@@ -24,6 +24,7 @@ from reference_impl.tasks.splits import SPLITS, Prompt, split_of
 
 STYLES = {"careful": 0.45, "lazy": 0.35, "misreader": 0.20}
 ANSWER_FORMATS = ("plain", "tags")
+STEP_END = "="  # what ends a step
 SEED_SPACING = 2**32  # reasoning_gym's item i of seed s is Random(s + i): neighbouring seeds would share their items
 
 

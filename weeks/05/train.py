@@ -3,6 +3,7 @@
 uv run python weeks/05/train.py --algorithm rloo --seed 1
 uv run python weeks/05/train.py --algorithm reinforce --set reward_shift=3
 uv run python weeks/05/train.py --experiment snr
+uv run python weeks/05/train.py --reward runs/03-...
 """
 
 from reference_impl.config import RLSettings
@@ -10,17 +11,14 @@ from reference_impl.launch import Launcher, main
 
 
 def prepare(settings):
-    """What every experiment of the week starts from; the reward is 1 for a right answer that ends by itself, else 0."""
-    from reference_impl.loops.evaluate import verifier_rewards
+    """What every experiment of the week starts from; the verifier's reward is 1 for a right answer that ends, else 0."""
     from reference_impl.loops.start import start_models
+    from reference_impl.rewards import reward_function
     from reference_impl.tasks import get_task
 
     task = get_task(settings.task)
-
-    def reward(prompts, texts, rollout):
-        return verifier_rewards(task, prompts, texts, rollout.finished)
-
-    return *start_models(settings), task, reward
+    policy, reference, tokenizer = start_models(settings)
+    return policy, reference, tokenizer, task, reward_function(settings.reward, task, tokenizer)
 
 
 def train(functions, algorithm, settings, run):
