@@ -165,13 +165,33 @@ class ProcessSettings(RewardSettings):
     """Week 04: a reward model of steps, with an outcome model beside it."""
 
     label_eos: bool = Field(True, description="rate the end of the completion as a step too")
-    prm_how: Literal["min", "prod", "mean", "last"] = Field("min", description="from steps to a score (aggregate_steps)")
+    prm_how: Literal["min", "prod", "mean", "last"] = Field(
+        "min", description="from steps to a score (aggregate_steps)"
+    )
     prm_share: float = Field(1.0, gt=0, le=1, description="share of the completions that the step model learns from")
 
     @model_validator(mode="after")
     def _powers_of_two(self) -> Self:
         if self.held_out_samples & (self.held_out_samples - 1):
             raise ValueError("held_out_samples must be a power of 2, so that it can be cut into groups of 1, 2, 4, ...")
+        return self
+
+
+class ReferenceFreeSettings(PreferenceSettings):
+    """Week 09: SimPO, ORPO and KTO on the pairs of week 08."""
+
+    gamma_beta_ratio: float = Field(0.5, ge=0, description="SimPO's margin, as a gap of average log-probs")
+    lam: float = Field(0.1, ge=0, description="weight of ORPO's odds ratio beside the NLL")
+    desirable_weight: float = Field(1.0, ge=0, description="of a good answer in KTO")
+    undesirable_weight: float = Field(1.0, ge=0, description="of a bad answer in KTO")
+    bad_per_good: int | None = Field(
+        None, ge=1, description="KTO without pairs: so many bad answers to each good one; default: the pairs"
+    )
+
+    @model_validator(mode="after")
+    def _unpaired(self) -> Self:
+        if self.bad_per_good is not None and self.algorithm != "kto":
+            raise ValueError(f"bad_per_good takes pairs apart, and {self.algorithm} learns from pairs: only kto can")
         return self
 
 

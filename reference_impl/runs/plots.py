@@ -27,7 +27,9 @@ PANELS = (  # metric, axis label; a run shows the first of those that it logged
     ("chosen_logps", "log-prob of chosen"),
     ("rejected_logps", "log-prob of rejected"),
     ("eval_margin", "held-out margin"),
+    ("eval_average_gap", "held-out gap of average log-probs"),
     ("response_length", "response length"),
+    ("eval_length", "held-out response length"),
     ("length_right", "length of right completions"),
     ("length_wrong", "length of wrong completions"),
     ("entropy", "entropy (nats a token)"),
@@ -49,8 +51,11 @@ def plot_run(path: Path) -> None:
     plot_runs([path], path / "curves.png")
 
 
-def plot_runs(paths: list[Path], target: Path) -> None:
-    """Several runs in one figure, each over the band of its algorithm's reference runs."""
+def plot_runs(paths: list[Path], target: Path, labels: list[str] | None = None) -> None:
+    """Several runs in one figure, each over the band of its algorithm's reference runs.
+
+    Runs are called by their algorithm, or by `labels`, and then drawn without bands: those have other settings.
+    """
     import matplotlib
 
     matplotlib.use("Agg")
@@ -67,20 +72,19 @@ def plot_runs(paths: list[Path], target: Path) -> None:
     for axis in axes.flat[len(panels) :]:
         axis.remove()
     for number, (settings, rows) in enumerate(runs):
-        band = reference_band(settings)
+        name = labels[number] if labels else settings["algorithm"]
+        band = None if labels else reference_band(settings)
         for axis, (metric, label) in zip(axes.flat, panels, strict=False):
             color = f"C{number}"
             draw_band(axis, band, metric, color)
             points = [(row["step"], row[metric]) for row in rows if metric in row]
-            axis.plot(
-                *zip(*smooth(points), strict=True) if points else ((), ()), color=color, label=settings["algorithm"]
-            )
+            axis.plot(*zip(*smooth(points), strict=True) if points else ((), ()), color=color, label=name)
             axis.set_title(label, fontsize=9)
             if metric in SHARES:
                 axis.set_ylim(0, 1.02)
             axis.tick_params(labelsize=8)
     axes.flat[0].legend(fontsize=8, frameon=False)
-    figure.supxlabel("step" + band_note(runs), fontsize=8)
+    figure.supxlabel("step" + ("" if labels else band_note(runs)), fontsize=8)
     figure.tight_layout()
     save_figure(figure, target)
 

@@ -1,7 +1,8 @@
 """Week 06: PPO, GRPO and their relatives, several optimizer steps on each rollout, all on equal samples.
 
 uv run python weeks/06/train.py --algorithm grpo --seed 1
-uv run python weeks/06/train.py --algorithm dapo --impl student
+uv run python weeks/06/train.py --experiment no-clip --seed 1
+uv run python weeks/06/train.py --experiment length-bias --impl student
 """
 
 from reference_impl.config import PPOSettings
@@ -11,13 +12,13 @@ from reference_impl.launch import Launcher, main
 def train(functions, algorithm, settings, run):
     from reference_impl.loops.critic import Critic
     from reference_impl.loops.evaluate import verifier_rewards
+    from reference_impl.loops.habits import start_with_habit
     from reference_impl.loops.rl import train_rl
-    from reference_impl.loops.start import start_models
     from reference_impl.reasoning import informative_groups
     from reference_impl.tasks import get_task
 
-    policy, reference, tokenizer = start_models(settings)
     task = get_task(settings.task)
+    policy, reference, tokenizer = start_with_habit(settings, task)
 
     def reward(prompts, texts, rollout):
         return verifier_rewards(task, prompts, texts, rollout.finished)
@@ -28,7 +29,26 @@ def train(functions, algorithm, settings, run):
     return train_rl(policy, reference, tokenizer, task, reward, advantages, loss, settings, run, critic, informative)
 
 
-launcher = Launcher("06", PPOSettings, train)
+def no_clip(functions, algorithm, settings, run):
+    from reference_impl.loops.arms import compare_arms
+
+    arms = {"clip": {}, "no clip": {"clip_low": NO_CLIP, "clip_high": NO_CLIP}}
+    return compare_arms(arms, train, functions, settings, run)
+
+
+def length_bias(functions, algorithm, settings, run):
+    from reference_impl.loops.arms import compare_arms
+
+    arms = {
+        "GRPO": {"aggregate": "sequence_mean"},
+        "GRPO, divided by a constant": {"aggregate": "constant"},
+        "Dr. GRPO": {"algorithm": "dr-grpo", "aggregate": "constant"},
+    }
+    return compare_arms(arms, train, functions, settings, run)
+
+
+NO_CLIP = 1e6  # a bound that no ratio reaches
+launcher = Launcher("06", PPOSettings, train, experiments={"no-clip": no_clip, "length-bias": length_bias})
 
 if __name__ == "__main__":
     main(launcher)

@@ -1,0 +1,61 @@
+"""Start policies with a habit: the base model, fine-tuned for a moment on demonstrations that have it.
+
+hasty      half of the answers come at once, half after the worked steps: `4-1-7=` -> `-4` or `4-1=3-7=-4`
+rambling   70% of the answers misread minuses as pluses, and after a misreading go on adding zeros for a while
+
+What a policy does with a habit under reinforcement learning shows what the reward, or the loss, asks for.
+"""
+
+import copy
+import random
+
+import torch
+from torch import nn
+
+from reference_impl.config import RLSettings
+from reference_impl.loops.start import start_models
+from reference_impl.sft import build_example, collate, sft_loop
+from reference_impl.tasks import Prompt
+
+STEPS, BATCH, LR = 200, 64, 2e-3
+MOST_ZEROS = 8
+
+
+def hasty(task, prompt: Prompt, rng: random.Random) -> str:
+    """The answer at once, or after its steps."""
+    return prompt.answer if rng.random() < 0.5 else task.solve(prompt, "careful")
+
+
+def rambling(task, prompt: Prompt, rng: random.Random) -> str:
+    """Careful, or misread; what went wrong ends in 0 to MOST_ZEROS steps that add zero, so it varies in length."""
+    if rng.random() < 0.3:
+        return task.solve(prompt, "careful")
+    text = task.solve(prompt, "misreader", rng)
+    value = task.extract(text)
+    return text if value == prompt.answer else text + f"+0={value}" * rng.randint(0, MOST_ZEROS)
+
+
+HABITS = {"hasty": hasty, "rambling": rambling}
+
+
+def start_with_habit(settings: RLSettings, task) -> tuple[nn.Module, nn.Module, object]:
+    """(policy, reference, tokenizer) as `start_models` gives them, after `settings.habit` has been taught.
+
+    The same settings give the same model, so a resumed run starts from it again.
+    """
+    policy, reference, tokenizer = start_models(settings)
+    if settings.habit is None:
+        return policy, reference, tokenizer
+    rng = random.Random(f"{settings.habit} {settings.seed}")
+    prompts = task.draw("sft", settings.seed)
+    optimizer = torch.optim.AdamW(policy.parameters(), LR, (0.9, 0.98), weight_decay=0.0, fused=True)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 - step / STEPS)
+
+    def example() -> dict:
+        prompt = next(prompts)
+        ids = tokenizer.encode(HABITS[settings.habit](task, prompt, rng))
+        return build_example(tokenizer.encode(prompt.text), ids, tokenizer.eos_token_id, max_length=96)
+
+    batches = ([collate([example() for _ in range(BATCH)], tokenizer.pad_token_id)] for _ in range(STEPS))
+    sft_loop(policy, batches, optimizer, scheduler=schedule)
+    return policy, copy.deepcopy(policy).eval().requires_grad_(False), tokenizer
