@@ -14,7 +14,7 @@ from graders import declare, session
 from graders.candidate import InProcess
 from graders.exercises import load_week
 from graders.session import CheckFailed, Failure, Grading, Stopped
-from graders.submission import Submission
+from graders.submission import Submission, expected_checks
 
 
 class Substitute(InProcess):
@@ -35,6 +35,7 @@ class Substitute(InProcess):
 def checks(week: str) -> list:
     """The tests of a week's grader, in order."""
     path = load_week(week).grader
+    declare.set_examples(len(expected_checks(load_week(week))))
     spec = importlib.util.spec_from_file_location(f"grader_{week}", path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -54,5 +55,7 @@ def failures(week: str, function: str, implementation: Callable, robust: bool = 
             declare.run_check(test.graded, test, session.current())
         except (CheckFailed, Stopped) as failed:
             yield test.__name__, failed.failure
+        except Exception as error:  # an assertion in the check itself
+            yield test.__name__, Failure("claim", f"{type(error).__name__}: {error}")
         finally:
             session.set_current(None)
