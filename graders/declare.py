@@ -21,10 +21,11 @@ from graders import paste, rules
 from graders.session import BrokenCheck, CheckFailed, Failure, Floor, Stopped, current
 from graders.worker import no_dynamo
 
-EXAMPLES, ROBUST_EXAMPLES = 15, 10  # a check; a robust check draws from fewer kinds of input
+MOST_EXAMPLES, FEWEST_EXAMPLES, EXAMPLES_A_WEEK = 15, 8, 400
 hypothesis.settings.register_profile(
     "rlhf-course",
-    max_examples=EXAMPLES,
+    max_examples=MOST_EXAMPLES,
+    phases=[hypothesis.Phase.explicit, hypothesis.Phase.generate, hypothesis.Phase.shrink],
     deadline=None,
     database=None,
     print_blob=False,
@@ -32,6 +33,15 @@ hypothesis.settings.register_profile(
     suppress_health_check=list(hypothesis.HealthCheck),
 )
 hypothesis.settings.load_profile("rlhf-course")
+
+
+def set_examples(checks: int) -> None:
+    """How many examples a check draws in a week of so many checks: grading should not take longer for more checks.
+    Call it before the grader file is imported, since @given takes the number from there."""
+    examples = max(FEWEST_EXAMPLES, min(MOST_EXAMPLES, EXAMPLES_A_WEEK // max(checks, 1)))
+    profile = hypothesis.settings.get_profile("rlhf-course")
+    hypothesis.settings.register_profile("rlhf-week", parent=profile, max_examples=examples)
+    hypothesis.settings.load_profile("rlhf-week")
 
 
 # --- declaring --------------------------------------------------------------------------------------------------------
@@ -55,8 +65,7 @@ def check(function: str, claim: str, floor: bool = True):
 
 def robust(function: str, claim: str, remedy: str, floor: bool = True):
     """Second rung: earns the star. `remedy` says in one line how real code gets this right; shown when the star is lost."""
-    mark = Check(function, claim, robust=True, remedy=remedy, floor=floor)
-    return lambda test: _mark(mark, hypothesis.settings(max_examples=ROBUST_EXAMPLES)(test) if _given(test) else test)
+    return functools.partial(_mark, Check(function, claim, robust=True, remedy=remedy, floor=floor))
 
 
 def _given(test) -> bool:

@@ -51,11 +51,13 @@ def pytest_addoption(parser, pluginmanager):
 def pytest_load_initial_conftests(early_config, args):
     """Start the candidate's process before anything else is loaded; it is forked from this one."""
     options = early_config.known_args_namespace
-    if not _weeks_named(options.file_or_dir) or options.in_process:
+    if not _weeks_named(options.file_or_dir):
+        return
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # tiny tensors: threads cost more than they bring
+    if options.in_process:
         return
     own = options.impl in ("student", "weeks", "solution", "solutions", "reference")
     if own or options.trust:
-        os.environ.setdefault("OMP_NUM_THREADS", "1")  # tiny tensors: threads cost more than they bring
         shared_zygote()
 
 
@@ -142,6 +144,13 @@ class Grader:
         manager = config.pluginmanager
         manager.unregister(manager.get_plugin("terminalreporter"))
         manager.register(pytest.TerminalReporter(config, self.quiet), "terminalreporter")
+
+    def pytest_pycollect_makemodule(self, module_path):
+        """A grader file is about to be imported."""
+        from graders import declare
+
+        if WEEKS in module_path.parents:
+            declare.set_examples(len(self.scores[module_path.relative_to(WEEKS).parts[0]].outcomes))
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_pyfunc_call(self, pyfuncitem):

@@ -44,7 +44,9 @@ def wrap() -> list[str]:
     }.items():
         command += ["--setenv", name, value]
     command += ["--remount-ro", "/", "--chdir", "/tmp", "--"]
-    tried = subprocess.run([*command, sys.executable, "-I", "-S", "-c", ""], capture_output=True, text=True, check=False)
+    tried = subprocess.run(
+        [*command, sys.executable, "-I", "-S", "-c", ""], capture_output=True, text=True, check=False
+    )
     if tried.returncode != 0:
         why = (tried.stderr.strip().splitlines() or ["no reason given"])[-1]
         raise NoSandbox(

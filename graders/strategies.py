@@ -18,6 +18,7 @@ kinds   normal    N(0, 1)                       logprob   negative, of order 1
 
 import functools
 import itertools
+import math
 from types import SimpleNamespace
 
 import torch
@@ -33,13 +34,11 @@ MASK_DTYPES = (torch.bool, torch.int64, torch.float32, torch.float64, torch.int3
 FLOATS = (torch.float32, torch.float64)
 HALF = (torch.bfloat16, torch.float16)
 STYLES = ("decimal", "binary", "equal rows", "all equal")  # of rewards
-SEEDS = integers(0, 2**16)
+SEEDS = 2**12
 SPANS = ("full", "right", "inside", "single")
 
 
-@composite
 def tensors(
-    draw,
     *,
     sizes: dict | None = None,
     least: dict | None = None,
@@ -55,53 +54,73 @@ def tensors(
 
     sizes       {"V": 11}: exact sizes of letters, or a tuple to draw from.      least   {"G": 2}: smallest sizes.
     dtypes      of the floating fields; all get the same one. HALF for half precision.
-    span        where a row's mask is 1: "full" everywhere, "right" a start of the row (right padding), "inside" a span that
-                may start after a prompt, "single" one token.
+    span        where a row's mask is 1: "full" everywhere, "right" a start of the row (right padding), "inside" a span
+                that may start after a prompt, "single" one token.
     empty_rows  "never", "some" (at least one row, not all unless B = 1), "all".
-    under_mask  what stands where the mask is 0, in every floating field with the mask's dimensions: "finite" garbage up to
-                30, "nan", "inf", "-inf", or "clean". ids get any id.
+    under_mask  what stands where the mask is 0, in every floating field with the mask's dimensions: "finite" garbage up
+                to 30, "nan", "inf", "-inf", or "clean". ids get any id.
     scale       multiplies the normal and logprob fields.
     contiguous  (True,) draws contiguous tensors only.
     """
-    letters = list(dict.fromkeys(d for spec in fields.values() for d in spec.split()[:-1]))
-    size: dict[str, int] = {}
-    for letter in letters:
-        choices = (sizes or {}).get(letter, SIZES)
-        choices = (choices,) if isinstance(choices, int) else choices
-        choices = [n for n in choices if n >= (least or {}).get(letter, 1)]
-        free = [n for n in choices if n == 1 or n not in size.values()] or choices
-        size[letter] = draw(sampled_from(free)) if len(free) > 1 else free[0]
     kinds = {name: spec.split()[-1] for name, spec in fields.items()}
-    dims = {name: spec.split()[:-1] for name, spec in fields.items()}
+    dims = {name: tuple(spec.split()[:-1]) for name, spec in fields.items()}
     masked = next((name for name in fields if kinds[name] == "mask"), None)
-    choose = [dtypes, contiguous]
-    choose += [span, MASK_DTYPES, under_mask] if masked else []
-    choose += [STYLES for kind in kinds.values() if kind == "reward"]
-    dtype, contiguously, *rest = draw(_case(tuple(map(tuple, choose))))
-    generator = torch.Generator().manual_seed(draw(SEEDS))
+    letters = tuple(dict.fromkeys(letter for name in fields for letter in dims[name]))
+    choices = [(sizes or {}).get(letter, SIZES) for letter in letters]
+    choices = [(c,) if isinstance(c, int) else c for c in choices]
+    choices = [tuple(n for n in c if n >= (least or {}).get(x, 1)) for x, c in zip(letters, choices, strict=True)]
 
-    built, mask, garbage = {}, None, "clean"
-    if masked:
-        chosen_span, mask_dtype, garbage, *rest = rest
-        mask = _mask(chosen_span, *(size[d] for d in dims[masked]), empty_rows, generator)
-        built[masked] = mask.to(mask_dtype)
-    for name, kind in kinds.items():
-        if kind == "mask":
-            continue
-        style = rest.pop() if kind == "reward" else ""
-        value = _numbers(kind, [size[d] for d in dims[name]], size.get("V", 11), style, generator, scale)
-        if masked and dims[name][:2] == dims[masked] and value.is_floating_point():
-            value = _put_under(value, mask, garbage, generator)
-        built[name] = value.to(dtype) if value.is_floating_point() else value
-    if not contiguously:
-        built = {name: _strided(value) for name, value in built.items()}
-    return SimpleNamespace(**{name: built[name] for name in fields}, sizes=SimpleNamespace(**size))
+    options = [dtypes, contiguous]
+    options += [span, MASK_DTYPES, under_mask] if masked else []
+    options += [STYLES for kind in kinds.values() if kind == "reward"]
+
+    def build(drawn: tuple[tuple[int, ...], int]) -> SimpleNamespace:
+        size = dict(zip(letters, drawn[0], strict=True))
+        (dtype, contiguously, *rest), seed = _decode(drawn[1], options)
+        generator = torch.Generator().manual_seed(seed)
+        built, mask, garbage = {}, None, "clean"
+        if masked:
+            chosen_span, mask_dtype, garbage, *rest = rest
+            mask = _mask(chosen_span, *(size[letter] for letter in dims[masked]), empty_rows, generator)
+            built[masked] = mask.to(mask_dtype)
+        for name, kind in kinds.items():
+            if kind == "mask":
+                continue
+            style = rest.pop() if kind == "reward" else ""
+            value = _numbers(kind, [size[x] for x in dims[name]], size.get("V", 11), style, generator, scale)
+            if masked and dims[name][:2] == dims[masked] and value.is_floating_point():
+                value = _put_under(value, mask, garbage, generator)
+            built[name] = value.to(dtype) if value.is_floating_point() else value
+        if not contiguously:
+            built = {name: _strided(value) for name, value in built.items()}
+        return SimpleNamespace(**{name: built[name] for name in fields}, sizes=SimpleNamespace(**size))
+
+    # Two draws for everything: a draw costs hypothesis more than its numbers cost torch. Small is simple in both.
+    case = integers(0, math.prod(map(len, options)) * SEEDS - 1)
+    return hypothesis_strategies.tuples(_sizes(tuple(choices)), case).map(build)
 
 
 @functools.cache
-def _case(choices: tuple[tuple, ...]):
-    """One element of each tuple, all by one draw: a draw costs hypothesis more than the numbers cost torch."""
-    return sampled_from(list(itertools.product(*choices)))
+def _sizes(choices: tuple[tuple[int, ...], ...]):
+    """Sizes that differ from each other (1 may repeat) as far as the choices allow; the smallest first."""
+    every = list(itertools.product(*choices))
+    different = [drawn for drawn in every if _differ(drawn)]
+    return sampled_from(sorted(different or every, key=lambda drawn: (math.prod(drawn), drawn)))
+
+
+def _differ(drawn: tuple[int, ...]) -> bool:
+    larger = [n for n in drawn if n > 1]
+    return len(set(larger)) == len(larger)
+
+
+def _decode(case: int, options: list[tuple]) -> tuple[list, int]:
+    """A choice from each tuple, and a seed, from one integer. 0 takes the first of each."""
+    case, seed = divmod(case, SEEDS)
+    chosen = []
+    for option in options:
+        case, index = divmod(case, len(option))
+        chosen.append(option[index])
+    return chosen, seed
 
 
 def reward_groups(least: int = 2, **settings):
