@@ -9,6 +9,7 @@ from torch.nn.functional import pad
 
 from reference_impl.config import RLSettings
 from reference_impl.errors import UserError
+from reference_impl.objective import kl_shaped_rewards
 from reference_impl.ppo_grpo import overlong_penalty
 from reference_impl.sampling import Rollout, score
 
@@ -46,8 +47,10 @@ def make_batch(sampled: Rollout, rewards: Tensor, reference: nn.Module, settings
 
 
 def learning_rewards(batch: Batch, settings: RLSettings) -> Tensor:
-    """What the policy learns from, (B,): the reward, shifted, minus DAPO's penalty near the length limit."""
+    """What the policy learns from, (B,): reward, shift, KL penalty, and DAPO's penalty near the length limit."""
     rewards = batch.rewards + settings.reward_shift
+    if settings.kl_penalty > 0:
+        rewards = kl_shaped_rewards(rewards, batch.old_logprobs, batch.ref_logprobs, batch.mask, settings.kl_penalty)
     if settings.overlong_cache == 0:
         return rewards
     return rewards + overlong_penalty(batch.mask.sum(1), settings.max_new_tokens, settings.overlong_cache)

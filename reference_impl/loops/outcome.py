@@ -12,46 +12,26 @@ from torch import Tensor
 
 from reference_impl.algorithms import RewardObjective
 from reference_impl.config import RewardSettings
-from reference_impl.data.judged import Judged, all_pairs, same_format, sample_judged, some_pairs, with_twins
-from reference_impl.loops.evaluate import EVAL_SEED, held_out_prompts
+from reference_impl.data.judged import Judged, all_pairs, join, same_format, some_pairs, with_twins
+from reference_impl.loops.evaluate import EVAL_SEED
 from reference_impl.loops.ranking import auc, brier, calibration_error, reliability
-from reference_impl.loops.reward import Learner, train_reward_models
-from reference_impl.models import load_model
+from reference_impl.loops.reward import LABELS, Learner, prepare, train_reward_models, write_page
 from reference_impl.reasoning import best_of_n_accuracy
-from reference_impl.runs.progress import console
 from reference_impl.runs.reward_figures import plot_along, plot_reward_models
 from reference_impl.runs.run import Run, read_metrics
-from reference_impl.tasks import get_task
 
-LABELS = {"bt": "preference model", "orm": "outcome model"}
 SHOWN = 6  # wrong completions of along.png
 
 
 def train_outcome(functions, objectives: dict[str, RewardObjective], settings: RewardSettings, run: Run) -> dict:
     """Train the models of `objectives`; returns what they are worth on held-out prompts."""
-    policy, tokenizer = load_model(settings.policy)
-    task = get_task(settings.task)
-    sampled = sample_judged(
-        policy,
-        tokenizer,
-        task,
-        task.prompts("reward", settings.reward_prompts, settings.seed),
-        settings.samples_per_prompt,
-        settings.max_new_tokens,
-        settings.seed,
-    )
-    held_out = sample_judged(
-        policy,
-        tokenizer,
-        task,
-        held_out_prompts(task, settings.final_eval_prompts),
-        settings.held_out_samples,
-        settings.max_new_tokens,
-        EVAL_SEED,
-    )
+    policy, tokenizer, task, sampled, held_out = prepare(settings)
     training, pairs = sampled, some_pairs(sampled, settings.pairs_per_prompt, settings.seed)
-    if settings.negatives == "edited":
-        training, pairs = with_twins(sampled, tokenizer, task, settings.seed)
+    if settings.negatives != "sampled":
+        edited, twin_pairs = with_twins(sampled, tokenizer, task, settings.seed)
+        both = settings.negatives == "both"
+        pairs = torch.cat([pairs, twin_pairs + len(sampled)]) if both else twin_pairs
+        training = join([sampled, edited]) if both else edited
     singles = torch.arange(len(training))
     learners = [Learner(objective, policy, settings) for objective in objectives.values()]
 
@@ -155,18 +135,3 @@ def wrong_completions(learner: Learner, data: Judged, tokenizer) -> tuple[list[s
         tokens.append(["end" if i == tokenizer.eos_token_id else tokenizer.decode([i]) for i in ids])
         along.append(probabilities[row, inside[: probabilities.shape[1]]].tolist())
     return titles, tokens, along
-
-
-def write_page(run: Run, results: dict[str, float], data: Judged, scores: dict[str, Tensor]) -> None:
-    """samples.md: some held-out completions and what the models say; reward_models.md: the numbers, also shown."""
-    lines = [f"# {run.path.name}", "", "A tick marks what the verifier accepts.", ""]
-    lines += ["| prompt | completion | " + " | ".join(LABELS[name] for name in scores) + " |"]
-    lines += ["|---|---|" + "---|" * len(scores)]
-    for row in range(0, min(len(data), 16 * data.group), data.group):
-        cells = " | ".join(f"{score[row].item():.2f}" for score in scores.values())
-        tick = "✓" if data.correct[row] == 1 else "✗"
-        lines.append(f"| `{data.prompts[row].text}` | `{data.texts[row] or ' '}` {tick} | {cells} |")
-    run.write("samples.md", "\n".join(lines) + "\n")
-    table = ["| held out | |", "|---|---|", *(f"| {name} | {number:.4g} |" for name, number in results.items())]
-    run.write("reward_models.md", "\n".join(table) + "\n")
-    console.print("\n".join(f"{name:<52}{number:.4g}" for name, number in results.items()), markup=False)

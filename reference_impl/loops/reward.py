@@ -8,18 +8,36 @@ What a model learns from, and how its logits become one score a completion, says
 
 import time
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from reference_impl.algorithms import RewardObjective
 from reference_impl.config import RewardSettings
-from reference_impl.data.judged import Judged
+from reference_impl.data.judged import Judged, sample_judged
 from reference_impl.data.order import batch_indices
+from reference_impl.loops.evaluate import EVAL_SEED, held_out_prompts
 from reference_impl.loops.update import checked_loss
-from reference_impl.models import HeadedLM
+from reference_impl.models import HeadedLM, load_model
 from reference_impl.rewards import logits_of, rows_of, save_reward, scores_of
+from reference_impl.runs.progress import console
 from reference_impl.runs.run import Run
+from reference_impl.tasks import get_task
+
+LABELS = {"bt": "preference model", "orm": "outcome model", "prm": "process model"}
+
+
+def prepare(settings: RewardSettings) -> tuple[nn.Module, Any, Any, Judged, Judged]:
+    """(policy, tokenizer, task, training completions, held-out completions); the same settings give the same."""
+    policy, tokenizer = load_model(settings.policy)
+    task = get_task(settings.task)
+    training = task.prompts("reward", settings.reward_prompts, settings.seed)
+    unseen = held_out_prompts(task, settings.final_eval_prompts)
+    longest = settings.max_new_tokens
+    sampled = sample_judged(policy, tokenizer, task, training, settings.samples_per_prompt, longest, settings.seed)
+    held_out = sample_judged(policy, tokenizer, task, unseen, settings.held_out_samples, longest, EVAL_SEED)
+    return policy, tokenizer, task, sampled, held_out
 
 
 class Learner:
@@ -100,3 +118,18 @@ def train_reward_models(
     for learner in learners:
         save_reward(run.path / "rewards" / learner.name, learner.model, tokenizer, learner.objective)
     return {"tokens_per_second": tokens / seconds} if seconds else {}
+
+
+def write_page(run: Run, results: dict[str, float], data: Judged, scores: dict[str, Tensor]) -> None:
+    """samples.md: some held-out completions and what the models say; results.md: the numbers, also shown."""
+    lines = [f"# {run.path.name}", "", "A tick marks what the verifier accepts.", ""]
+    lines += ["| prompt | completion | " + " | ".join(LABELS[name] for name in scores) + " |"]
+    lines += ["|---|---|" + "---|" * len(scores)]
+    for row in range(0, min(len(data), 16 * data.group), data.group):
+        cells = " | ".join(f"{score[row].item():.2f}" for score in scores.values())
+        tick = "✓" if data.correct[row] == 1 else "✗"
+        lines.append(f"| `{data.prompts[row].text}` | `{data.texts[row] or ' '}` {tick} | {cells} |")
+    run.write("samples.md", "\n".join(lines) + "\n")
+    table = ["| held out | |", "|---|---|", *(f"| {name} | {number:.4g} |" for name, number in results.items())]
+    run.write("results.md", "\n".join(table) + "\n")
+    console.print("\n".join(f"{name:<52}{number:.4g}" for name, number in results.items()), markup=False)

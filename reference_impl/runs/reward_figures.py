@@ -4,6 +4,8 @@ from pathlib import Path
 
 from reference_impl.runs.plots import save_figure
 
+GREYS = {"random": "0.7", "majority": "0.45", "verifier": "black"}  # choosers that need no model
+
 
 def plot_reward_models(
     target: Path,
@@ -65,5 +67,29 @@ def plot_along(target: Path, titles: list[str], tokens: list[list[str]], along: 
         axis.set_xticks(range(len(text)), text, fontsize=7)
         axis.set_title(title, fontsize=9)
     figure.supylabel("P(right in the end | tokens so far)", fontsize=9)
+    figure.tight_layout()
+    save_figure(figure, target)
+
+
+def plot_best_of_n(target: Path, curves: dict[str, dict], models: list[str]) -> None:
+    """Accuracy against N with error bars for every chooser; and, of the models, the score of what they choose."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4.6))
+    for name, curve in curves.items():
+        style = {"linestyle": "-"} if name in models else {"linestyle": "--", "color": GREYS[name]}
+        points = list(curve.values())
+        left.errorbar(list(curve), [c.accuracy for c in points], [c.error for c in points], label=name, **style)
+        if name in models:
+            right.plot(list(curve), [c.score for c in points], marker=".", label=name)
+    left.set(title="accuracy of the chosen sample", xlabel="N")
+    right.set(title="its score", xlabel="N")
+    for axis in (left, right):
+        axis.set_xscale("log", base=2)
+        axis.set_xticks(list(curve), list(curve))
+        axis.legend(fontsize=8, frameon=False)
     figure.tight_layout()
     save_figure(figure, target)

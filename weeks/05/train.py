@@ -11,7 +11,7 @@ from reference_impl.launch import Launcher, main
 
 
 def prepare(settings):
-    """What every experiment of the week starts from; the verifier's reward is 1 for a right answer that ends, else 0."""
+    """What every experiment of the week starts from; the verifier gives 1 for a right answer that ends, else 0."""
     from reference_impl.loops.start import start_models
     from reference_impl.rewards import reward_function
     from reference_impl.tasks import get_task
