@@ -70,6 +70,9 @@ class RLSettings(ModelSettings):
     group: int = Field(8, ge=1, description="completions per prompt (G)")
     temperature: float = Field(1.0, gt=0, description="of sampling and of scoring alike")
     reward: str = Field("verifier", description="verifier, or a reward model: a run of week 03 or 04")
+    kl_penalty: float = Field(
+        0.0, ge=0, description="beta in r - beta log pi/ref of the whole completion; a reward model needs one"
+    )
     reward_shift: float = Field(0.0, description="added to every reward: changes no optimum, only the variance")
     overlong_cache: int = Field(
         0, ge=0, description="tokens before max_new_tokens over which a penalty grows to 1 (DAPO); 0: no penalty"
@@ -103,6 +106,19 @@ class PPOSettings(RLSettings):
         if self.minibatches > self.prompts_per_step:
             raise ValueError("minibatches may be at most prompts_per_step: a group is not cut")
         return self
+
+
+class ReasoningSettings(RLSettings):
+    """Week 07: a verifiable reward, and what n samples of the policy buy before and after."""
+
+    format_weight: float = Field(0.1, ge=0, description="reward of an answer that is wrong")
+    dynamic_sampling: bool = Field(False, description="wait for a full batch of groups with unequal rewards")
+    scaling_prompts: int = Field(256, ge=1, description="held-out prompts behind the scaling curves")
+    scaling_samples: int = Field(64, ge=1, description="samples of each of them (N)")
+    scaling_terms: int | None = Field(None, ge=3, description="terms of these problems; default: as in training")
+    scorer: str | None = Field(
+        None, description="what best-of-n goes by: a run of week 03 or 04; default: the policy's own log-prob"
+    )
 
 
 class SFTSettings(ModelSettings):
@@ -153,8 +169,8 @@ class RewardSettings(ModelSettings):
     samples_per_prompt: int = Field(8, ge=2)
     pairs_per_prompt: int = Field(4, ge=1, description="at most so many right-wrong pairs of one prompt")
     held_out_samples: int = Field(16, ge=2, description="completions of each held-out prompt")
-    negatives: Literal["sampled", "edited"] = Field(
-        "sampled", description="wrong completions: the policy's own, or right ones with a digit of the answer changed"
+    negatives: Literal["sampled", "edited", "both"] = Field(
+        "sampled", description="wrong completions: the policy's, right ones with a digit of the answer changed, or both"
     )
     orm_how: Literal["last", "mean", "min"] = Field("last", description="from tokens to a score (orm_score)")
     batch_size: int = Field(64, ge=1, description="completions, or pairs, of each step")
