@@ -70,8 +70,8 @@ class RLSettings(ModelSettings):
     group: int = Field(8, ge=1, description="completions per prompt (G)")
     temperature: float = Field(1.0, gt=0, description="of sampling and of scoring alike")
     reward: str = Field("verifier", description="verifier, or a reward model: a run of week 03 or 04")
-    kl_penalty: float = Field(
-        0.0, ge=0, description="beta in r - beta log pi/ref of the whole completion; a reward model needs one"
+    kl_penalty: float | None = Field(
+        None, ge=0, description="beta in r - beta log pi/ref; default: 0 with the verifier, 0.5 with a reward model"
     )
     reward_shift: float = Field(0.0, description="added to every reward: changes no optimum, only the variance")
     overlong_cache: int = Field(
@@ -86,6 +86,7 @@ class RLSettings(ModelSettings):
     @model_validator(mode="after")
     def _follow_policy(self) -> Self:
         self._fill("reference", self.policy)
+        self._fill("kl_penalty", 0.0 if self.reward == "verifier" else 0.5)
         return self
 
 

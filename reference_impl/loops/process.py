@@ -67,7 +67,7 @@ def train_process(functions, objectives: dict[str, RewardObjective], settings: P
     write_page(run, results, held_out, held_out_scores)
     page = best_of_n_page(chosen)
     run.write("best_of_n.md", page)
-    console.print(page, markup=False)
+    console.print(page, markup=False, soft_wrap=True)
     plot_best_of_n(run.path / "best_of_n.png", chosen, list(scores))
     return results | speed
 

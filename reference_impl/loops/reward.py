@@ -121,7 +121,7 @@ def train_reward_models(
 
 
 def write_page(run: Run, results: dict[str, float], data: Judged, scores: dict[str, Tensor]) -> None:
-    """samples.md: some held-out completions and what the models say; results.md: the numbers, also shown."""
+    """samples.md: some held-out completions and what the models say; results.md: the numbers."""
     lines = [f"# {run.path.name}", "", "A tick marks what the verifier accepts.", ""]
     lines += ["| prompt | completion | " + " | ".join(LABELS[name] for name in scores) + " |"]
     lines += ["|---|---|" + "---|" * len(scores)]
@@ -132,4 +132,5 @@ def write_page(run: Run, results: dict[str, float], data: Judged, scores: dict[s
     run.write("samples.md", "\n".join(lines) + "\n")
     table = ["| held out | |", "|---|---|", *(f"| {name} | {number:.4g} |" for name, number in results.items())]
     run.write("results.md", "\n".join(table) + "\n")
-    console.print("\n".join(f"{name:<52}{number:.4g}" for name, number in results.items()), markup=False)
+    shown = {name: number for name, number in results.items() if not name.startswith("best of")}
+    console.print("\n".join(f"{name:<52}{number:.4g}" for name, number in shown.items()), markup=False)

@@ -16,12 +16,23 @@ from reference_impl.implementations import week_folder
 from reference_impl.runs.files import writing
 from reference_impl.runs.run import read_metrics
 
-MOST_PANELS = 12
+MOST_PANELS = 15
 PANELS = (  # metric, axis label; a run shows the first of those that it logged
     ("objective_gap", "J* - J, the largest over beta"),
     ("reward_mean", "training reward"),
     ("sampled_accuracy", "held-out sampled accuracy"),
     ("greedy_accuracy", "held-out greedy accuracy"),
+    ("pair_accuracy_bt", "pair accuracy: preference model"),
+    ("pair_accuracy_orm", "pair accuracy: outcome model"),
+    ("pair_accuracy_prm", "pair accuracy: process model"),
+    ("auc_bt", "AUC across prompts: preference model"),
+    ("auc_orm", "AUC across prompts: outcome model"),
+    ("auc_prm", "AUC across prompts: process model"),
+    ("brier_orm", "Brier score: outcome model"),
+    ("step_accuracy_prm", "step accuracy: process model"),
+    ("loss_bt", "loss: preference model"),
+    ("loss_orm", "loss: outcome model"),
+    ("loss_prm", "loss: process model"),
     ("eval_loss", "held-out loss"),
     ("eval_accuracy", "held-out accuracy of the (implicit) reward"),
     ("chosen_logps", "log-prob of chosen"),
@@ -39,6 +50,7 @@ PANELS = (  # metric, axis label; a run shows the first of those that it logged
     ("ratio_high", "99% quantile of pi / pi_old"),
     ("gradient_noise", "gradient variance / mean square"),
     ("explained_variance", "explained variance of the critic"),
+    ("informative_groups", "share of groups with unequal rewards"),
     ("grad_norm", "gradient norm"),
     ("loss", "training loss"),
 )
