@@ -137,6 +137,18 @@ def maxrl(functions, settings):
     return maxrl_advantages, clipped(functions, settings)
 
 
+def rlvr(functions, settings):
+    """RLVR: RLOO from reference_impl; what is the week's own is the reward."""
+    from reference_impl.reinforce import policy_gradient_loss, rloo_advantages
+
+    def loss(logprobs: "Tensor", batch) -> "Tensor":
+        return policy_gradient_loss(
+            logprobs, batch.advantages, batch.mask, settings.aggregate, max_length=settings.max_new_tokens
+        )
+
+    return rloo_advantages, loss
+
+
 def clipped(functions, settings):
     """The loss of PPO."""
 
@@ -439,6 +451,22 @@ _ROWS = [
         paper="Tajwar et al. 2026, arXiv:2602.02710",
         formula="-min(rho A, clip(rho) A), A = (r - group mean) / group mean, sum over tokens / (B max_length)",
         defaults={"aggregate": "constant"},
+    ),
+    Algorithm(
+        "rlvr",
+        week="07",
+        needs=(
+            "extract_answer",
+            "answers_match",
+            "verifiable_reward",
+            "pass_at_k",
+            "majority_vote",
+            "best_of_n_accuracy",
+        ),
+        build=rlvr,
+        paper="Lambert et al. 2024, arXiv:2411.15124; DeepSeek-AI 2025, arXiv:2501.12948; book ch. 7",
+        formula="RLOO with r = 1 if the extracted answer matches, format_weight if it does not, 0 without an answer",
+        defaults={"aggregate": "sequence_sum"},
     ),
     Algorithm(
         "dpo",

@@ -11,18 +11,15 @@ from reference_impl.launch import Launcher, main
 
 def train(functions, algorithm, settings, run):
     from reference_impl.loops.critic import Critic
-    from reference_impl.loops.evaluate import verifier_rewards
     from reference_impl.loops.habits import start_with_habit
     from reference_impl.loops.rl import train_rl
     from reference_impl.reasoning import informative_groups
+    from reference_impl.rewards import reward_function
     from reference_impl.tasks import get_task
 
     task = get_task(settings.task)
     policy, reference, tokenizer = start_with_habit(settings, task)
-
-    def reward(prompts, texts, rollout):
-        return verifier_rewards(task, prompts, texts, rollout.finished)
-
+    reward = reward_function(settings.reward, task, tokenizer)
     advantages, loss = algorithm.build(functions, settings)
     critic = Critic(policy, functions, settings) if algorithm.name == "ppo" else None
     informative = informative_groups if settings.dynamic_sampling else None
