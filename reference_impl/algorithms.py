@@ -215,21 +215,80 @@ def ipo(functions, settings):
     """IPO on log-probs averaged over each response's tokens, as its authors and TRL do."""
 
     def with_lengths(batch):
-        chosen = batch["chosen_response_mask"].sum(1)
-        rejected = batch["rejected_response_mask"].sum(1)
-
-        def loss(policy_chosen, policy_rejected, ref_chosen, ref_rejected):
-            return functions.ipo_loss(
-                policy_chosen / chosen,
-                policy_rejected / rejected,
-                ref_chosen / chosen,
-                ref_rejected / rejected,
-                beta=settings.beta,
-            )
-
-        return loss
+        return lambda *logps: functions.ipo_loss(*averages(logps, batch), beta=settings.beta)
 
     return with_lengths
+
+
+def dpo_norm(functions, settings):
+    """DPO on length-averaged log-probs; no exercise, its loss comes from reference_impl."""
+    from reference_impl.preference_variants import dpo_norm_loss
+
+    def with_lengths(batch):
+        return lambda *logps: dpo_norm_loss(*averages(logps, batch), beta=settings.beta)
+
+    return with_lengths
+
+
+def apo_zero(functions, settings):
+    """APO-zero: chosen up, rejected down; no exercise, its loss comes from reference_impl."""
+    from reference_impl.preference_variants import apo_zero_loss
+
+    return lambda batch: lambda *logps: apo_zero_loss(*logps, beta=settings.beta)
+
+
+def apo_down(functions, settings):
+    """APO-down: both down, rejected further; no exercise, its loss comes from reference_impl."""
+    from reference_impl.preference_variants import apo_down_loss
+
+    return lambda batch: lambda *logps: apo_down_loss(*logps, beta=settings.beta)
+
+
+def averages(logps, batch):
+    """Summed log-probs (policy chosen, policy rejected, reference chosen, reference rejected) as means over tokens."""
+    chosen, rejected = batch["chosen_response_mask"].sum(1), batch["rejected_response_mask"].sum(1)
+    return [logp / length for logp, length in zip(logps, (chosen, rejected, chosen, rejected), strict=True)]
+
+
+# Without a reference, or without pairs: loss(logprobs (R, T), batch) -> scalar, where batch (data/answers.py) holds R
+# answers, the good ones first. Out of pairs, the first half is chosen and the second half rejected.
+
+
+def simpo(functions, settings):
+    """SimPO: average log-probs, a margin, no reference."""
+
+    def loss(logprobs: "Tensor", batch) -> "Tensor":
+        chosen_avg, rejected_avg = functions.average_logps(logprobs, batch.mask).chunk(2)
+        return functions.simpo_loss(chosen_avg, rejected_avg, settings.beta, settings.gamma_beta_ratio)
+
+    return loss
+
+
+def orpo(functions, settings):
+    """ORPO: the NLL of each chosen response is minus its average log-prob, so one forward pass is enough."""
+
+    def loss(logprobs: "Tensor", batch) -> "Tensor":
+        chosen_avg, rejected_avg = functions.average_logps(logprobs, batch.mask).chunk(2)
+        return functions.orpo_loss(chosen_avg, rejected_avg, -chosen_avg, settings.lam)
+
+    return loss
+
+
+def kto(functions, settings):
+    """KTO: single answers against a reference point, which mismatched pairs estimate."""
+
+    def loss(logprobs: "Tensor", batch) -> "Tensor":
+        return functions.kto_loss(
+            (logprobs * batch.mask).sum(1),
+            batch.ref_logps,
+            batch.desirable,
+            functions.kto_kl(batch.kl_logps, batch.ref_kl_logps),
+            settings.beta,
+            settings.desirable_weight,
+            settings.undesirable_weight,
+        )
+
+    return loss
 
 
 # Reward models: {name: RewardObjective}. rows hold input_ids, attention_mask and completion_mask (B, T), correct (B,),
@@ -493,6 +552,60 @@ _ROWS = [
         build=ipo,
         paper="Azar et al. 2023, arXiv:2310.12036; book ch. 8",
         formula="(D - 1 / (2 beta))^2, D of length-averaged log-probs",
+        defaults={"beta": 0.1},
+    ),
+    Algorithm(
+        "dpo-norm",
+        week="08",
+        needs=(),
+        build=dpo_norm,
+        paper="Lambert et al. 2024, arXiv:2411.15124 section 5; book ch. 8",
+        formula="-log sigma(beta D), D of length-averaged log-probs",
+        defaults={"beta": 2.0},
+    ),
+    Algorithm(
+        "apo-zero",
+        week="08",
+        needs=(),
+        build=apo_zero,
+        paper="D'Oosterlinck et al. 2024, arXiv:2408.06266; book ch. 8",
+        formula="-sigma(beta h_w) + sigma(beta h_l), h = log pi/ref of chosen (w) and rejected (l)",
+        defaults={"beta": 0.1},
+    ),
+    Algorithm(
+        "apo-down",
+        week="08",
+        needs=(),
+        build=apo_down,
+        paper="D'Oosterlinck et al. 2024, arXiv:2408.06266; book ch. 8",
+        formula="sigma(beta h_w) - sigma(beta (h_w - h_l))",
+        defaults={"beta": 0.1},
+    ),
+    Algorithm(
+        "simpo",
+        week="09",
+        needs=("average_logps", "simpo_loss"),
+        build=simpo,
+        paper="Meng et al. 2024, arXiv:2405.14734; book ch. 8",
+        formula="-log sigma(beta (a_w - a_l - ratio)), a = log-prob averaged over the response's tokens",
+        defaults={"beta": 2.0, "gamma_beta_ratio": 0.5},
+    ),
+    Algorithm(
+        "orpo",
+        week="09",
+        needs=("average_logps", "log_odds_ratio", "orpo_loss"),
+        build=orpo,
+        paper="Hong et al. 2024, arXiv:2403.07691; book ch. 8",
+        formula="-a_w - lam log sigma(log odds(a_w) - log odds(a_l)), odds = p / (1 - p), p = exp(a)",
+        defaults={"lam": 0.1},
+    ),
+    Algorithm(
+        "kto",
+        week="09",
+        needs=("kto_kl", "kto_loss"),
+        build=kto,
+        paper="Ethayarajh et al. 2024, arXiv:2402.01306; book ch. 8",
+        formula="w (1 - sigma(+-beta (h - kl))), + for good, - for bad; kl = max(mean h of mismatched pairs, 0)",
         defaults={"beta": 0.1},
     ),
 ]

@@ -1,6 +1,6 @@
-"""Direct alignment: pairs sampled from the start policy and labelled by the verifier, learned by the week's `dpo_step`.
+"""Direct alignment: pairs sampled from the start policy and labelled by the verifier, learned batch by batch.
 
-    samples of the policy -> right/wrong pairs -> dpo_step(policy, reference, batch, optimizer, loss) for each batch
+    samples of the policy -> right/wrong pairs -> update(step, pairs, policy, reference, optimizer) for each batch
 
 Watch chosen_logps: preferring chosen over rejected does not keep chosen likely. When both fall and rejected falls
 faster, the loss and the margin look well while the probability goes elsewhere (likelihood displacement).
@@ -13,13 +13,12 @@ import torch
 from torch import Tensor, nn
 
 from reference_impl.config import PreferenceSettings
-from reference_impl.data.order import batch_indices
 from reference_impl.data.pairs import Pair, collate_pairs, read_pairs, sample_pairs, split_pairs, write_pairs
-from reference_impl.errors import UserError
 from reference_impl.loops.evaluate import HeldOut
+from reference_impl.loops.preference_updates import Update
 from reference_impl.runs.run import Run
 
-STEP_KEYS = ("loss", "accuracy", "margin", "grad_norm")
+Logps = Callable[[nn.Module, dict[str, Tensor]], tuple[Tensor, Tensor]]
 
 
 def train_preferences(
@@ -27,14 +26,16 @@ def train_preferences(
     reference: nn.Module,
     tokenizer,
     task,
-    functions,
-    loss_for: Callable[[dict[str, Tensor]], Callable[..., Tensor]],
+    update: Update,
+    preference_logps: Logps,
     settings: PreferenceSettings,
     run: Run,
+    implicit_rewards: Callable[[Tensor, Tensor, float], Tensor] | None = None,
 ) -> dict[str, float]:
     """Train `policy` on preference pairs; returns held-out accuracies before and after.
 
-    `loss_for(batch)` gives the loss of the four log-probs that `functions.dpo_step` calls on that batch.
+    The updates are those of preference_updates.py. Held-out pairs are measured with `preference_logps`, and, where the
+    loss means them, with `implicit_rewards`.
     """
     optimizer = torch.optim.AdamW(
         policy.parameters(), settings.lr, settings.betas, weight_decay=settings.weight_decay, fused=True
@@ -43,10 +44,15 @@ def train_preferences(
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 - step / settings.steps)
     parts = {"optimizer": optimizer, "schedule": schedule}
     pairs = collate_pairs(last, tokenizer.pad_token_id)
-    reference_logps = pair_logps(reference, pairs, functions)
+    reference_logps = pair_logps(reference, pairs, preference_logps)
 
     def on_pairs(model: nn.Module, n: int) -> dict[str, float]:
-        return pair_metrics(pair_logps(model, pairs, functions), reference_logps, functions, settings.beta)
+        logps = pair_logps(model, pairs, preference_logps)
+        metrics = pair_metrics(logps, reference_logps, pairs)
+        if implicit_rewards is not None:
+            for side, policy_logps, ref_logps in zip(("chosen", "rejected"), logps, reference_logps, strict=True):
+                metrics[f"{side}_rewards"] = implicit_rewards(policy_logps, ref_logps, settings.beta).mean().item()
+        return metrics
 
     held_out = HeldOut(task, tokenizer, settings, run, also=on_pairs)
     before = held_out.before(policy)
@@ -57,20 +63,15 @@ def train_preferences(
 
     total_tokens, total_seconds = 0, 0.0
     for tick in run.steps(start, settings.steps, settings.algorithm):
-        began = time.perf_counter()
-        rows = batch_indices(tick.step - 1, len(training), settings.batch_size, settings.seed)
-        batch = collate_pairs([training[row] for row in rows], tokenizer.pad_token_id)
-        lr = schedule.get_last_lr()[0]
+        began, lr = time.perf_counter(), schedule.get_last_lr()[0]
         policy.train()
-        metrics = functions.dpo_step(policy, reference, batch, optimizer, loss_for(batch), settings.max_grad_norm)
-        check_step(metrics)
+        metrics, tokens = update(tick.step - 1, training, policy, reference, optimizer)
         schedule.step()
         elapsed = time.perf_counter() - began
-        tokens = int(batch["chosen_attention_mask"].sum() + batch["rejected_attention_mask"].sum())
         total_tokens, total_seconds = total_tokens + tokens, total_seconds + elapsed
         metrics = {**metrics, "lr": lr, "tokens_per_second": tokens / elapsed}
         run.log(tick.step, **metrics, **held_out.during(policy, tick.step))
-        tick.note(f"loss {metrics['loss']:.3f}  accuracy {metrics['accuracy']:.2f}")
+        tick.note(f"loss {metrics['loss']:.3f}")
         run.save(tick.step, policy, tokenizer, **parts)
 
     return held_out.after(policy) | ({"tokens_per_second": total_tokens / total_seconds} if total_seconds else {})
@@ -96,27 +97,28 @@ def pairs_of(run: Run, policy, tokenizer, task, settings: PreferenceSettings) ->
 
 
 @torch.no_grad()
-def pair_logps(model: nn.Module, batch: dict[str, Tensor], functions) -> tuple[Tensor, Tensor]:
+def pair_logps(model: nn.Module, pairs: dict[str, Tensor], preference_logps: Logps) -> tuple[Tensor, Tensor]:
     """The week's `preference_logps` without gradient: (chosen (B,), rejected (B,))."""
     model.eval()
-    return functions.preference_logps(model, batch)
+    return preference_logps(model, pairs)
 
 
-def pair_metrics(logps, reference_logps, functions, beta: float) -> dict[str, float]:
-    """Of the held-out pairs: mean log-probs, implicit rewards, margin (mean Delta), share of pairs with Delta > 0."""
+def pair_metrics(logps, reference_logps, pairs: dict[str, Tensor]) -> dict[str, float]:
+    """Of the held-out pairs; each number is defined once, here.
+
+    chosen_logps, rejected_logps    mean summed log-prob
+    eval_margin                     mean of Delta, the gap of the log-ratios: without beta, the same for every loss
+    eval_accuracy                   share of pairs with Delta > 0, a tie counts one half
+    eval_average_gap                mean gap of the length-averaged log-probs, without a reference: SimPO's margin
+    """
     (chosen, rejected), (ref_chosen, ref_rejected) = logps, reference_logps
     delta = (chosen - ref_chosen) - (rejected - ref_rejected)
+    chosen_avg = chosen / pairs["chosen_response_mask"].sum(1)
+    rejected_avg = rejected / pairs["rejected_response_mask"].sum(1)
     return {
         "chosen_logps": chosen.mean().item(),
         "rejected_logps": rejected.mean().item(),
-        "chosen_rewards": functions.implicit_rewards(chosen, ref_chosen, beta).mean().item(),
-        "rejected_rewards": functions.implicit_rewards(rejected, ref_rejected, beta).mean().item(),
         "eval_margin": delta.mean().item(),
         "eval_accuracy": ((delta > 0).float() + 0.5 * (delta == 0).float()).mean().item(),
+        "eval_average_gap": (chosen_avg - rejected_avg).mean().item(),
     }
-
-
-def check_step(metrics) -> None:
-    """UserError unless dpo_step returned its four floats."""
-    if not isinstance(metrics, dict) or any(not isinstance(metrics.get(key), float) for key in STEP_KEYS):
-        raise UserError(f"dpo_step should return a dict with the floats {', '.join(STEP_KEYS)}, not {metrics!r}.")
