@@ -56,9 +56,9 @@ def verified_reward(functions, settings: ReasoningSettings):
             functions.verifiable_reward(with_tags(text, done), prompts[row // group].answer, settings.format_weight)
             for row, (text, done) in enumerate(zip(texts, sampled.finished.tolist(), strict=True))
         ]
-        wrong = next((value for value in rewards if not isinstance(value, (int, float))), None)
-        if wrong is not None:
-            raise UserError(f"verifiable_reward should return a float, not {wrong!r}.")
+        odd = [value for value in rewards if not isinstance(value, int | float)]
+        if odd:
+            raise UserError(f"verifiable_reward should return a float, not {odd[0]!r}.")
         return torch.tensor(rewards, dtype=torch.float32)
 
     return reward
