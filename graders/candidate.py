@@ -94,7 +94,7 @@ class Zygote:
         return ours, int(self._line(10.0))
 
     def reap(self, pid: int, patience: float) -> int:
-        """End a worker; its exit code, negative for the signal that ended it. One that is dying gets `patience` seconds."""
+        """End a worker; its exit code, negative for a signal. One that is dying gets `patience` seconds for it."""
         self.control.sendall(b"%d %g" % (pid, patience))
         return int(self._line(10.0))
 
@@ -117,7 +117,8 @@ class Zygote:
 
 
 def _answers_in_memory() -> bool:
-    return any(name.partition(".")[0] in ("reference_impl", "solutions", "trl") for name in sys.modules)
+    answers = ("reference_impl.", "solutions.", "trl.", "graders.misconceptions.", "graders.accepted.")
+    return any(f"{name}.".startswith(answers) for name in sys.modules)
 
 
 def _forked(control: socket.socket) -> int:

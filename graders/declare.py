@@ -5,9 +5,9 @@
     def test_rloo_leaves_one_out(rewards):
         compare("rloo_advantages", rewards)
 
-A test is a claim about one function. `compare` does nearly all the work: it computes the reference's answer in float64,
-calls the student's function in its own process, and compares type, shape, dtype, values, gradients, inputs after the call
-and global state. The claim is what the student reads when the check fails.
+A test is a claim about one function. `compare` does nearly all the work: it computes the reference's answer in
+float64, calls the student's function in its own process, and compares type, shape, dtype, values, gradients, inputs
+after the call and global state. The claim is what the student reads when the check fails.
 """
 
 import functools
@@ -64,7 +64,7 @@ def check(function: str, claim: str, floor: bool = True):
 
 
 def robust(function: str, claim: str, remedy: str, floor: bool = True):
-    """Second rung: earns the star. `remedy` says in one line how real code gets this right; shown when the star is lost."""
+    """Second rung: earns the star. `remedy` says in one line how to get this right; shown when the star is lost."""
     return functools.partial(_mark, Check(function, claim, robust=True, remedy=remedy, floor=floor))
 
 
@@ -92,10 +92,10 @@ def run_check(mark: Check, test, grading, **fixtures) -> None:
 def compare(function: str, *args, grad=(), constants=None, tolerance=None, **kwargs) -> None:
     """The student's `function` on these arguments does what the reference does.
 
-    grad       names of the arguments through which the gradient must flow; it is compared with the reference's. A result
-               that is not a scalar is multiplied by random numbers and summed first.
-    constants  names of the arguments that must get none. Default: with `grad`, every other floating tensor whose name does
-               not end in "mask"; they arrive with requires_grad=True. Without `grad`, none.
+    grad       names of the arguments through which the gradient must flow; it is compared with the reference's. A
+               result that is not a scalar is multiplied by random numbers and summed first.
+    constants  names of the arguments that must get none. Default: with `grad`, every other floating tensor whose name
+               does not end in "mask"; they arrive with requires_grad=True. Without `grad`, none.
     tolerance  relative to the scale of the answer. Default by precision (rules.TOLERANCE). 0 means exactly.
     """
     arguments, positional = _bind(function, args, kwargs)
@@ -156,9 +156,10 @@ def raises(function: str, error: type[Exception], *args, match: str = "", **kwar
 
 
 def scenario(function: str, name: str, *inputs, tolerance=None, **settings) -> None:
-    """For functions that take models and optimizers. `graders/scenarios/NN.py` defines `name(function, *inputs)`, which
-    builds what the function needs, calls it and returns plain results (a dict of tensors and numbers reads best); it runs
-    with the student's function in the worker and with the reference's here, and the results are compared."""
+    """For functions that take models and optimizers. `graders/scenarios/NN.py` (which imports only torch) defines
+    `name(function, *inputs)`: it builds what the function needs, calls it and returns plain results, best a dict of
+    tensors and numbers. It runs with the student's function in the worker and with the reference's here, and the
+    results are compared."""
     scene = getattr(_scenarios(current().submission.week), name)
     bound = inspect.signature(scene).bind(None, *inputs, **settings)
     given = list(bound.arguments.items())[1:]

@@ -64,7 +64,7 @@ def weeks() -> list[str]:
 
 
 def load_week(week: str) -> Week:
-    """The declaration of one week, "05" or "5". Raises UnknownWeek, and ValueError when the declaration is not complete."""
+    """The declaration of one week, "05" or "5". Raises UnknownWeek, or ValueError for an incomplete declaration."""
     number = str(week).zfill(2)
     path = DECLARATIONS / f"{number}.toml"
     if not path.is_file():

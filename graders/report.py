@@ -98,7 +98,7 @@ def _failure(outcome: Outcome, score: WeekScore, paint: Painter) -> list[str]:
     failure, check = outcome.failure, outcome.check
     title = f"{check.function}: {check.claim}"
     if failure.kind == "import":
-        title = f"{score.submission.label} does not load"
+        title = "the file does not load"
     elif failure.kind == "broken":
         title = f"{check.function}: the grader itself is broken in {check.test}; please report it"
     lines = [paint(_clip(f"✗ {title}", paint.width), "red", "bold")]

@@ -1,8 +1,8 @@
 """A bubblewrap sandbox for other people's submissions: the command that the candidate's process is started with.
 
-Inside there is Python with its packages, read-only, the three files that the candidate's side consists of, and an empty
-scratch folder. There is no network, no home, no view of this checkout's answers, graders or other submissions; the
-submission itself travels as text over the socket. Process numbers are its own, so that it cannot signal or trace others.
+Inside there is Python with its packages, read-only, the three files that the candidate's side consists of, and an
+empty scratch folder. There is no network, no home, no view of this checkout's answers, graders or other submissions.
+The submission itself travels as text over the socket. Process numbers are its own: it cannot signal or trace others.
 """
 
 import os

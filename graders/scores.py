@@ -18,8 +18,8 @@ PACKAGES = ("torch", "hypothesis", "pytest", "rlhf-course")
 
 @dataclass
 class Outcome:
-    """How one check went: "passed", "failed", "not written", "skipped" (an earlier failure decides), "not run" (it should
-    have), or "broken" (the grader's own fault)."""
+    """How one check went: "passed", "failed", "not written", "skipped" (an earlier failure decides), "not run" (though
+    expected), or "broken" (the grader's own fault)."""
 
     check: ExpectedCheck
     status: str = "not run"

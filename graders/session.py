@@ -1,4 +1,4 @@
-"""What is being graded at this moment: the one place where the words of a grader file (declare.py) find the candidate."""
+"""What is being graded at this moment: where the words of a grader file (declare.py) find the candidate."""
 
 import importlib
 from dataclasses import dataclass, field
@@ -33,7 +33,7 @@ class CheckFailed(Exception):
 
 
 class Stopped(BaseException):
-    """The same, but at once: no smaller input is looked for (hangs, crashes, and failures of which only the fact is shown).
+    """The same, but at once: no smaller input is looked for (hangs, crashes, failures that are not shown in full).
     Not an Exception, so that hypothesis lets it through."""
 
     def __init__(self, failure: Failure):

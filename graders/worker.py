@@ -1,8 +1,8 @@
 """The candidate's side: a process that imports torch once and forks a worker for each submission.
 
-Started by candidate.py: forked from it, or as a script (`python -I worker.py`) with a socket as standard input. The first
-process, the zygote, has imported torch and only forks; that costs milliseconds where an import costs seconds, so a
-crashed worker is replaced at once. A worker runs one submission and answers calls until its socket closes.
+Started by candidate.py: forked from it, or as a script (`python -I worker.py`) with a socket as standard input. The
+first process, the zygote, has imported torch and only forks; that costs milliseconds where an import costs seconds, so
+a crashed worker is replaced at once. A worker runs one submission and answers calls until its socket closes.
 
 The worker holds inputs, never expected answers. If a submission takes this whole process over, all it can do is answer
 calls, and an answer counts only when it is right.
@@ -154,8 +154,8 @@ def load(source: str, path: str) -> tuple[types.ModuleType, dict | None]:
 
 
 def perform(module: types.ModuleType, scenarios: types.ModuleType, request: dict) -> dict:
-    """Call one function and report everything that the grader compares: the value, the gradients of the tensors named in
-    `leaves`, the tensors as they are after the call, the global state that moved, the seconds."""
+    """Call one function and report everything that the grader compares: the value, the gradients of the tensors named
+    in `leaves`, the tensors as they are after the call, the global state that moved, the seconds."""
     path = module.__file__
     function = getattr(module, request["function"], None)
     if request["scenario"]:
@@ -203,8 +203,8 @@ def gradients(value, leaves: dict, cotangents: list) -> dict:
 
 @contextlib.contextmanager
 def no_dynamo():
-    """torch.optim imports torch's compiler, two seconds of sympy and others, to mark places where nothing is compiled here.
-    A stand-in spares that; not for programs that do compile."""
+    """torch.optim imports torch's compiler, two seconds of sympy and others, to mark places where nothing is compiled
+    here. A stand-in spares that; not for programs that do compile."""
     if "torch._dynamo" in sys.modules:
         yield
         return
@@ -235,15 +235,18 @@ def restore_global_state(before: dict) -> list[str]:
     """The names of what moved; everything is put back."""
     after = global_state()
     moved = [name for name in before if not _same(before[name], after[name])]
-    if moved:
-        values = list(before.values())
-        torch.set_rng_state(values[0])
-        random.setstate(values[1])
-        torch.set_default_dtype(values[2])
-        torch.set_grad_enabled(values[3])
-        torch.set_num_threads(values[4])
-        torch.use_deterministic_algorithms(values[5])
-        torch.autograd.set_detect_anomaly(values[6])
+    setters = [
+        torch.set_rng_state,
+        random.setstate,
+        torch.set_default_dtype,
+        torch.set_grad_enabled,
+        torch.set_num_threads,
+        torch._C._set_deterministic_algorithms,  # the public one imports torch's compiler
+        torch.autograd.set_detect_anomaly,
+    ]
+    for (name, value), restore in zip(before.items(), setters, strict=True):
+        if name in moved:
+            restore(value)
     return moved
 
 

@@ -96,7 +96,7 @@ def test_rloo_refuses_groups_of_one(rewards):
 @robust(
     "rloo_advantages",
     "a group of equal rewards has advantages of exactly 0",
-    remedy="sum differences from the group's first reward, rewards - rewards[:, :1]: equal rewards are then exact zeros",
+    remedy="measure from the group's first reward, rewards - rewards[:, :1]: equal rewards are then exact zeros",
     floor=False,
 )
 @given(reward=st.floats(0.05, 3.0), sizes=st.sampled_from([(1, 7), (3, 3), (5, 6), (2, 11)]), half=st.booleans())
