@@ -84,16 +84,18 @@ def report(learner: Learner, scores: Tensor, data: Judged, twins: tuple[Judged, 
     of the pair accuracy is more than a glance at the form.
     """
 
-    def accuracy(scored: Tensor, pairs: Tensor) -> float:
-        return float(functions.pairwise_accuracy(*scored[pairs.T])) if len(pairs) else float("nan")
-
     name, pairs = LABELS[learner.name], all_pairs(data)
-    found = {
-        f"{name}: pair accuracy": accuracy(scores, pairs),
-        f"{name}: pair accuracy, same format": accuracy(scores, same_format(data, pairs)),
-        f"{name}: pair accuracy, one digit changed": accuracy(learner.scores(twins[0]), twins[1]),
-        f"{name}: AUC across prompts": auc(scores, data.correct),
+    asked = {
+        "pair accuracy": (scores, pairs),
+        "pair accuracy, same format": (scores, same_format(data, pairs)),
+        "pair accuracy, one digit changed": (learner.scores(twins[0]), twins[1]),
     }
+    found = {
+        f"{name}: {what}": float(functions.pairwise_accuracy(*scored[some.T]))
+        for what, (scored, some) in asked.items()
+        if len(some) > 0
+    }
+    found[f"{name}: AUC across prompts"] = auc(scores, data.correct)
     if learner.name == "orm":
         found[f"{name}: accuracy at 1/2"] = ((scores > 0.5) == (data.correct == 1)).float().mean().item()
         found[f"{name}: Brier score"] = brier(scores, data.correct)
