@@ -6,6 +6,7 @@ from importlib import import_module
 COMMANDS = {  # name: (module, one line)
     "demo": ("course.demo", "grade a finished week, train with it while you watch, and compare"),
     "train": ("course.train", "train one of a week's algorithms, with your own functions plugged in"),
+    "hint": ("course.hint", "the next hint for a function, one rung at a time"),
 }
 
 
