@@ -135,6 +135,12 @@ def test_returns_are_discounted_sums(x, gamma):
     compare("reward_to_go", x.rewards, x.mask, gamma)
 
 
+@check("reward_to_go", "gamma = 0: nothing later counts, and a return is the reward itself")
+@given(x=st.tensors(**STEPS))
+def test_returns_without_a_future(x):
+    compare("reward_to_go", x.rewards, x.mask, 0.0)
+
+
 @check("reward_to_go", "the worked number of the docstring")
 def test_returns_worked_number():
     returns("reward_to_go", torch.tensor([[3.0, 4.0, 4.0]]), torch.tensor([[1.0, 2.0, 4.0]]), torch.ones(1, 3), 0.5)
@@ -163,6 +169,9 @@ def test_returns_of_empty_rows(x):
 POLICY = dict(logprobs="B T logprob", advantages="B normal", token_advantages="B T normal", mask="B T mask")
 
 
+RAGGED = POLICY | dict(sizes={"B": (2, 3, 5), "T": (3, 5, 7)}, span=("right", "inside"))
+
+
 def loss_of(x, aggregate, per_token=False):
     """Compare policy_gradient_loss under one rule; max_length is another number than every size."""
     advantages = x.token_advantages if per_token else x.advantages
@@ -177,13 +186,13 @@ def test_policy_loss_sequence_sum(x, per_token):
 
 
 @check("policy_gradient_loss", "sequence_mean: averaged over each row's own tokens, then over rows")
-@given(x=st.tensors(**POLICY), per_token=st.booleans())
+@given(x=st.tensors(**RAGGED), per_token=st.booleans())
 def test_policy_loss_sequence_mean(x, per_token):
     loss_of(x, "sequence_mean", per_token)
 
 
 @check("policy_gradient_loss", "token_mean: averaged over all tokens of the batch together")
-@given(x=st.tensors(**POLICY), per_token=st.booleans())
+@given(x=st.tensors(**RAGGED), per_token=st.booleans())
 def test_policy_loss_token_mean(x, per_token):
     loss_of(x, "token_mean", per_token)
 
