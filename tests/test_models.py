@@ -198,4 +198,4 @@ def test_the_committed_checkpoint_is_as_good_as_its_page_says():
     model, _ = load_model("base")
     rows = report(model, "eval", n=256, samples=4).splitlines()
     sampled, greedy = (float(rows[1].split(word)[1].split()[0]) for word in ("sampled", "greedy"))
-    assert 0.40 < sampled < 0.54 and 0.86 < greedy < 0.98  # four terms; 0.467 and 0.924 on 1024 prompts
+    assert 0.41 < sampled < 0.54 and 0.88 < greedy < 0.99  # four terms; 0.475 and 0.947 on 1024 prompts

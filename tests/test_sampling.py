@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from reference_impl.models import load_model
-from reference_impl.sampling import Rollout, completions, generate, sample, score
+from reference_impl.sampling import Rollout, completions, fill_gaps, generate, sample, score
 from reference_impl.tasks import get_task
 
 EOS, PAD = 2, 0
@@ -114,6 +114,12 @@ def test_samples_follow_the_model_distribution():
         assert (frequencies - expected).abs().max() < 0.01  # four standard errors
         assert frequencies[3] == 0
         torch.testing.assert_close(logprobs, expected.log()[draws])
+
+
+def test_few_rows_move_when_some_end():
+    ended = torch.tensor([False, True, False, False, True, False])
+    assert fill_gaps(ended).tolist() == [0, 5, 2, 3]
+    assert fill_gaps(torch.tensor([False, True, False, False])).tolist() == [0, 3, 2]
 
 
 def test_a_group_holds_different_completions():

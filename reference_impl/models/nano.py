@@ -88,14 +88,20 @@ class KVCache:
 
     # The next two carry the names of transformers' DynamicCache, so that the rollout engine treats both alike.
     def batch_repeat_interleave(self, repeats: int) -> None:
-        self.layers = [tuple(x.repeat_interleave(repeats, dim=0) for x in pair) for pair in self.layers]
+        for layer, pair in enumerate(self.layers):
+            used = [x[:, :, : self.lengths[layer]].repeat_interleave(repeats, dim=0) for x in pair]
+            self.layers[layer] = tuple(x.new_empty(len(x), x.shape[1], pair[0].shape[2], x.shape[3]) for x in used)
+            for new, old in zip(self.layers[layer], used, strict=True):
+                new[:, :, : self.lengths[layer]] = old
 
     def batch_select_indices(self, indices: Tensor) -> None:
-        """Keep these rows, moved to the front of the same memory: only what is in use is copied."""
+        """Row i becomes row indices[i], in the same memory: rows that stay where they are cost nothing."""
+        places = torch.arange(len(indices), device=indices.device)
+        moved = places[indices != places]
         for layer, pair in enumerate(self.layers):
             for x in pair:
                 used = x[:, :, : self.lengths[layer]]
-                used[: len(indices)] = used.index_select(0, indices)
+                used.index_copy_(0, moved, used.index_select(0, indices[moved]))
             self.layers[layer] = tuple(x[: len(indices)] for x in pair)
 
 
