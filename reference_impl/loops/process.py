@@ -89,6 +89,7 @@ def step_numbers(logits: dict[str, Tensor], data: Judged, step_end: Tensor) -> d
     good, right = logits["prm"].softmax(-1)[..., 2], torch.sigmoid(logits["orm"][..., 0])
     counts = torch.bincount(labels[steps], minlength=3)
     numbers = {
+        "accuracy at all labels: process model": step_accuracy(logits["prm"], labels),
         "step accuracy: process model": step_accuracy(logits["prm"][steps], labels[steps]),
         "step accuracy: always the commonest class": (counts.max() / counts.sum()).item(),
         "step AUC: process model": auc(good[steps], labels[steps] == 2),
