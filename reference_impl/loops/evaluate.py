@@ -8,7 +8,7 @@ from torch import nn
 
 from reference_impl.runs.run import Run
 from reference_impl.runs.samples import samples_page
-from reference_impl.sampling import Rollout, completions, generate
+from reference_impl.sampling import Rollout, completions, generate, score
 from reference_impl.tasks import Prompt
 
 EVAL_SEED = 1_000_003  # of the held-out prompts and of the sampler, the same in every run, so that runs compare
@@ -58,15 +58,24 @@ def verifier_rewards(task, prompts: list[Prompt], texts: list[str], finished: to
     return torch.tensor(rewards)
 
 
-def evaluate(model, tokenizer, task, prompts: list[Prompt], max_new_tokens: int) -> dict[str, float]:
+def evaluate(
+    model, tokenizer, task, prompts: list[Prompt], max_new_tokens: int, reference=None, reward_fn=None
+) -> dict[str, float]:
     """Accuracy on held-out prompts, one sample a prompt at temperature 1 and one greedy; length and end of the samples.
 
-    The sampled accuracy is the expected verifier reward of the policy itself.
+    The sampled accuracy is the expected verifier reward of the policy itself. Of the same samples, if asked:
+    eval_kl       with a `reference`: mean over completions of the sum of log pi - log ref, unbiased for the KL, in nats
+    eval_reward   with a `reward_fn`: its mean; where that is a reward model, sampled_accuracy is the gold beside it
     """
     generator = torch.Generator().manual_seed(EVAL_SEED)
     sampled, texts = rollout(model, tokenizer, prompts, 1, max_new_tokens, 1.0, generator)
     greedy, greedy_texts = rollout(model, tokenizer, prompts, 1, max_new_tokens, 0.0)
-    return {
+    also = {}
+    if reference is not None:
+        also["eval_kl"] = sampled_kl(sampled, reference)
+    if reward_fn is not None:
+        also["eval_reward"] = reward_fn(prompts, texts, sampled).mean().item()
+    return also | {
         "sampled_accuracy": verifier_rewards(task, prompts, texts, sampled.finished).mean().item(),
         "greedy_accuracy": verifier_rewards(task, prompts, greedy_texts, greedy.finished).mean().item(),
         "eval_finished": sampled.finished.float().mean().item(),
@@ -74,14 +83,32 @@ def evaluate(model, tokenizer, task, prompts: list[Prompt], max_new_tokens: int)
     }
 
 
+@torch.no_grad()
+def sampled_kl(sampled: Rollout, reference: nn.Module) -> float:
+    """KL(pi || ref) of whole completions, from samples of pi at temperature 1."""
+    ref_logprobs = score(reference, sampled.input_ids, sampled.attention_mask)
+    return ((sampled.logprobs - ref_logprobs) * sampled.response_mask).sum(1).mean().item()
+
+
 class HeldOut:
     """The held-out prompts of a run, and what the policy makes of them before, during and after training.
 
-    `also(model, n)` gives further numbers that a loop wants beside the accuracies, from about n held-out examples.
+    `also(model, n)` gives further numbers that a loop wants beside the accuracies, from about n held-out examples;
+    `reference` and `reward_fn` those that `evaluate` speaks of.
     """
 
-    def __init__(self, task, tokenizer, settings, run: Run, also: Callable[[nn.Module, int], dict] | None = None):
+    def __init__(
+        self,
+        task,
+        tokenizer,
+        settings,
+        run: Run,
+        also: Callable[[nn.Module, int], dict] | None = None,
+        reference: nn.Module | None = None,
+        reward_fn: Callable[..., torch.Tensor] | None = None,
+    ):
         self.task, self.tokenizer, self.settings, self.run, self.also = task, tokenizer, settings, run, also
+        self.reference, self.reward_fn = reference, reward_fn
         self.prompts = held_out_prompts(task, settings.final_eval_prompts)
         self.shown: dict[str, list[tuple[str, float]]] = {}
 
@@ -105,7 +132,15 @@ class HeldOut:
         return {f"{name}_before": number for name, number in self.first.items()} | last
 
     def _measure(self, model: nn.Module, n: int) -> dict[str, float]:
-        accuracy = evaluate(model, self.tokenizer, self.task, self.prompts[:n], self.settings.max_new_tokens)
+        accuracy = evaluate(
+            model,
+            self.tokenizer,
+            self.task,
+            self.prompts[:n],
+            self.settings.max_new_tokens,
+            self.reference,
+            self.reward_fn,
+        )
         return accuracy | (self.also(model, n) if self.also else {})
 
     def _show(self, model: nn.Module) -> list[tuple[str, float]]:

@@ -54,7 +54,7 @@ def train_preferences(
                 metrics[f"{side}_rewards"] = implicit_rewards(policy_logps, ref_logps, settings.beta).mean().item()
         return metrics
 
-    held_out = HeldOut(task, tokenizer, settings, run, also=on_pairs)
+    held_out = HeldOut(task, tokenizer, settings, run, also=on_pairs, reference=reference)
     before = held_out.before(policy)
     start = run.restore(policy, **parts)
     if start == 0:

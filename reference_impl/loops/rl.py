@@ -55,7 +55,8 @@ def train_rl(
     if informative is not None:
         parts["dynamic_sampling"] = dynamic_sampling = DynamicSampling(informative, settings)
     prompts = task.draw("rl", settings.seed)
-    held_out = HeldOut(task, tokenizer, settings, run)
+    learned = {} if settings.reward == "verifier" else {"reference": reference, "reward_fn": reward_fn}
+    held_out = HeldOut(task, tokenizer, settings, run, **learned)  # a learned reward is watched beside the gold one
 
     before = held_out.before(policy)
     start = run.restore(policy, **parts)

@@ -20,6 +20,7 @@ MOST_PANELS = 15
 PANELS = (  # metric, axis label; a run shows the first of those that it logged
     ("objective_gap", "J* - J, the largest over beta"),
     ("reward_mean", "training reward"),
+    ("eval_reward", "held-out reward by the reward model"),
     ("sampled_accuracy", "held-out sampled accuracy"),
     ("greedy_accuracy", "held-out greedy accuracy"),
     ("pair_accuracy_bt", "pair accuracy: preference model"),
@@ -45,6 +46,7 @@ PANELS = (  # metric, axis label; a run shows the first of those that it logged
     ("length_wrong", "length of wrong completions"),
     ("entropy", "entropy (nats a token)"),
     ("kl", "KL to the reference (nats)"),
+    ("eval_kl", "held-out KL to the reference (nats)"),
     ("clip_fraction", "share of tokens without gradient (clipped)"),
     ("ratio_low", "1% quantile of pi / pi_old"),
     ("ratio_high", "99% quantile of pi / pi_old"),
