@@ -46,28 +46,26 @@ def pieces(value, name: str = "") -> list[tuple[str, object]]:
 def structure(expected, got, name: str = "") -> Problem | None:
     """The first difference in kind: types, lengths, keys, shapes."""
     if type(expected) is not type(got):
-        return Problem(
-            "type", f"{_result(name)} is {_kind(got)}, expected {_kind(expected)}", show(expected), show(got)
-        )
+        return Problem("type", f"{place(name)} is {_kind(got)}, expected {_kind(expected)}", show(expected), show(got))
     if type(expected) in (tuple, list):
         if len(expected) != len(got):
-            words = f"{_result(name)} has {len(got)} items, expected {len(expected)}"
+            words = f"{place(name)} has {len(got)} items, expected {len(expected)}"
             return Problem("shape", words, show(expected), show(got))
         pairs = zip(expected, got, strict=True)
         return next((p for i, (e, g) in enumerate(pairs) if (p := structure(e, g, f"{name}[{i}]"))), None)
     if type(expected) is dict:
         if expected.keys() != got.keys():
             return Problem(
-                "type", f"{_result(name)} has keys {sorted(map(str, got))}, expected {sorted(map(str, expected))}"
+                "type", f"{place(name)} has keys {sorted(map(str, got))}, expected {sorted(map(str, expected))}"
             )
         return next((p for key in expected if (p := structure(expected[key], got[key], f"{name}[{key!r}]"))), None)
     if type(expected) is torch.Tensor and expected.shape != got.shape:
-        words = f"{_result(name)} has shape {tuple(got.shape)}, expected {tuple(expected.shape)}"
+        words = f"{place(name)} has shape {tuple(got.shape)}, expected {tuple(expected.shape)}"
         return Problem("shape", words, show(expected), show(got))
     return None
 
 
-def _result(name: str) -> str:
+def place(name: str) -> str:
     return f"result{name}" if name else "the result"
 
 
@@ -84,13 +82,13 @@ def dtype_problem(expected: torch.Tensor, got: torch.Tensor, inputs: torch.dtype
     if not expected.is_floating_point():
         if got.dtype == expected.dtype:
             return None
-        return Problem("dtype", f"{_result(name)} has dtype {got.dtype}, expected {expected.dtype}")
+        return Problem("dtype", f"{place(name)} has dtype {got.dtype}, expected {expected.dtype}")
     if not got.is_floating_point():
-        return Problem("dtype", f"{_result(name)} has dtype {got.dtype}, expected a floating one")
+        return Problem("dtype", f"{place(name)} has dtype {got.dtype}, expected a floating one")
     legal = {inputs} | ({torch.float32} if inputs in HALF else set())
     if inputs is None or got.dtype in legal:
         return None
-    return Problem("dtype", f"{_result(name)} has dtype {got.dtype}, the floating inputs have {inputs}")
+    return Problem("dtype", f"{place(name)} has dtype {got.dtype}, the floating inputs have {inputs}")
 
 
 def scale_of(inputs: list[torch.Tensor]) -> float:
