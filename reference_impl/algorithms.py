@@ -291,6 +291,82 @@ def kto(functions, settings):
     return loss
 
 
+# Rejection sampling: select(rewards (P, N)) -> LongTensor (K, 2), the (prompt, sample) pairs to fine-tune on. All four
+# keep K = P * settings.keep; the random two are the controls, no exercises, and come from reference_impl.
+
+
+def best_of_each(functions, settings):
+    """The best samples of every prompt."""
+    return lambda rewards: rows_of(functions.top_per_prompt(rewards, settings.keep))
+
+
+def best_of_all(functions, settings):
+    """The best samples of the whole table."""
+    return lambda rewards: functions.top_k_overall(rewards, settings.keep * len(rewards))
+
+
+def any_of_each(functions, settings):
+    """As many samples of every prompt, whatever their reward."""
+    return lambda rewards: rows_of(functions.random_per_prompt(rewards, settings.keep, seeded(settings)))
+
+
+def any_of_all(functions, settings):
+    """As many samples of the whole table, whatever their reward."""
+    return lambda rewards: functions.random_k_overall(rewards, settings.keep * len(rewards), seeded(settings))
+
+
+def rows_of(samples):
+    """Samples (P, k) as (prompt, sample) pairs (P * k, 2)."""
+    from torch import arange, stack
+
+    return stack([arange(len(samples))[:, None].expand_as(samples), samples], dim=-1).flatten(0, 1)
+
+
+def seeded(settings):
+    """A generator of its own, so that the selection depends on the seed alone."""
+    from torch import Generator
+
+    return Generator().manual_seed(settings.seed)
+
+
+def overoptimization(functions, settings):
+    """RLOO against a proxy, from reference_impl; what is the week's own is the fit of the gold reward's curve."""
+    return rlvr(functions, settings)
+
+
+# Distillation: loss(student_logits, teacher_logits (R, T, V), tokens (R, T), mask (R, T)) -> scalar; the logits at t are
+# about the token at t.
+
+
+def on_policy_distillation(functions, settings):
+    """GKD on the student's own samples."""
+
+    def loss(student_logits: "Tensor", teacher_logits: "Tensor", tokens: "Tensor", mask: "Tensor") -> "Tensor":
+        return functions.on_policy_distillation_loss(student_logits, teacher_logits, mask, settings.jsd_beta)
+
+    return loss
+
+
+def sequence_distillation(functions, settings):
+    """Fine-tuning on the teacher's samples: of the teacher only its tokens are used."""
+    from torch.nn.functional import cross_entropy
+
+    def loss(student_logits: "Tensor", teacher_logits: "Tensor", tokens: "Tensor", mask: "Tensor") -> "Tensor":
+        return cross_entropy(student_logits[mask.bool()], tokens[mask.bool()])
+
+    return loss
+
+
+def sdpo(functions, settings):
+    """SDPO; no exercise, its loss comes from reference_impl."""
+    from reference_impl.research import sdpo_loss
+
+    def loss(student_logits: "Tensor", teacher_logits: "Tensor", tokens: "Tensor", mask: "Tensor") -> "Tensor":
+        return sdpo_loss(student_logits, teacher_logits, mask, settings.top_k)
+
+    return loss
+
+
 # Reward models: {name: RewardObjective}. rows hold input_ids, attention_mask and completion_mask (B, T), correct (B,),
 # and, for steps, labels (B, T); logits are (B, T, outputs).
 
@@ -607,6 +683,72 @@ _ROWS = [
         paper="Ethayarajh et al. 2024, arXiv:2402.01306; book ch. 8",
         formula="w (1 - sigma(+-beta (h - kl))), + for good, - for bad; kl = max(mean h of mismatched pairs, 0)",
         defaults={"beta": 0.1},
+    ),
+    Algorithm(
+        "top-per-prompt",
+        week="10",
+        needs=("top_per_prompt",),
+        build=best_of_each,
+        paper="Touvron et al. 2023, arXiv:2307.09288 section 3.2.3; book ch. 9",
+        formula="SFT on the k best samples of each prompt",
+    ),
+    Algorithm(
+        "random-per-prompt",
+        week="10",
+        needs=(),
+        build=any_of_each,
+        paper="book ch. 9",
+        formula="SFT on k random samples of each prompt: the control of top-per-prompt",
+    ),
+    Algorithm(
+        "top-k-overall",
+        week="10",
+        needs=("top_k_overall",),
+        build=best_of_all,
+        paper="book ch. 9",
+        formula="SFT on the k P best samples of the whole table",
+    ),
+    Algorithm(
+        "random-k-overall",
+        week="10",
+        needs=(),
+        build=any_of_all,
+        paper="book ch. 9",
+        formula="SFT on k P random samples of the whole table: the control of top-k-overall",
+    ),
+    Algorithm(
+        "overoptimization",
+        week="11",
+        needs=("overoptimization_fit",),
+        build=overoptimization,
+        paper="Gao et al. 2022, arXiv:2210.10760; book ch. 14",
+        formula="RLOO and best-of-n against a proxy; gold = d (alpha - beta log d), d (alpha - beta d), d = sqrt(KL)",
+        defaults={"aggregate": "sequence_sum", "reward": "proxy", "kl_penalty": 0.0},
+    ),
+    Algorithm(
+        "on-policy-distillation",
+        week="11",
+        needs=("on_policy_distillation_loss",),
+        build=on_policy_distillation,
+        paper="Agarwal et al. 2023, arXiv:2306.13649; Lu and Thinking Machines Lab 2025; book ch. 12",
+        formula="KL(student || teacher) of whole next-token distributions on the student's samples, token mean",
+    ),
+    Algorithm(
+        "sequence-distillation",
+        week="11",
+        needs=(),
+        build=sequence_distillation,
+        paper="Kim and Rush 2016, arXiv:1606.07947; book ch. 12",
+        formula="-log pi(token) on the teacher's samples, token mean",
+    ),
+    Algorithm(
+        "sdpo",
+        week="11",
+        needs=(),
+        build=sdpo,
+        paper="Huebotter et al. 2026, arXiv:2601.20802; book ch. 12",
+        formula="KL(pi(. | prompt) || sg pi(. | a right answer, prompt)) over the top K tokens and one bucket",
+        defaults={"habit": "shown"},
     ),
 ]
 

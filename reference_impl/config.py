@@ -122,11 +122,32 @@ class ReasoningSettings(RLSettings):
     )
 
 
-class SFTSettings(ModelSettings):
-    """Supervised fine-tuning on demonstrations."""
+class ResearchSettings(RLSettings):
+    """Week 11: a proxy reward to over-optimize, and teachers to distil from."""
 
-    policy: str = "random"
-    demonstrations: int = Field(58_000, ge=1, description="size of the corpus")
+    reward: str = Field(
+        "verifier",
+        description="verifier; proxy: a preference model of few labels, trained here; or a run of week 03/04",
+    )
+    habit: Literal["hasty", "rambling", "shown"] | None = Field(None, description="taught to the start policy first")
+    proxy_prompts: int = Field(64, ge=1, description="prompts whose completions the proxy learns from")
+    proxy_samples: int = Field(8, ge=2, description="completions of each of them")
+    proxy_pairs: int = Field(4, ge=1, description="at most so many right-wrong pairs of one prompt")
+    proxy_steps: int = Field(60, ge=1, description="optimizer steps of the proxy, 64 pairs each")
+    proxy_lr: float = Field(2e-3, gt=0)
+    bon_prompts: int = Field(128, ge=1, description="held-out prompts behind the best-of-n curve")
+    bon_samples: int = Field(128, ge=2, description="samples of each of them: the largest n")
+    teacher: str | None = Field(
+        None, description="model to distil from: a run or checkpoint; default: the policy after careful demonstrations"
+    )
+    jsd_beta: float = Field(1.0, ge=0, le=1, description="0: KL(teacher || student), 1: KL(student || teacher)")
+    top_k: int = Field(20, ge=1, description="tokens that SDPO tells apart; all others are one")
+    seeds: int = Field(5, ge=2, description="seeds of each arm of the experiment teachers")
+
+
+class SupervisedSettings(ModelSettings):
+    """Cross-entropy on examples."""
+
     batch_size: int = Field(64, ge=1)
     micro_batches: int = Field(1, ge=1, description="parts that a batch is cut into (gradient accumulation)")
     max_length: int = Field(64, ge=2, description="tokens kept of prompt + response")
@@ -138,6 +159,36 @@ class SFTSettings(ModelSettings):
     @model_validator(mode="after")
     def _derive_warmup(self) -> Self:
         self._fill("warmup_steps", self.steps // 50)
+        return self
+
+
+class SFTSettings(SupervisedSettings):
+    """Week 02: supervised fine-tuning on demonstrations."""
+
+    policy: str = "random"
+    demonstrations: int = Field(58_000, ge=1, description="size of the corpus")
+
+
+class RejectionSettings(SupervisedSettings):
+    """Week 10: supervised fine-tuning on the policy's own samples, selected by their reward."""
+
+    reference: str | None = Field(None, description="model that `kl` is measured against; default: the start policy")
+    reward: str = Field("verifier", description="verifier, or a reward model: a run of week 03 or 04")
+    sample_prompts: int = Field(1600, ge=1, description="prompts that completions are sampled for (P)")
+    samples_per_prompt: int = Field(8, ge=2, description="completions of each (N)")
+    keep: int = Field(1, ge=1, description="completions kept of each prompt, or for each prompt on average")
+    pass_samples: int = Field(64, ge=1, description="samples of a held-out prompt behind pass@k (compare)")
+    bon_prompts: int = Field(64, ge=1, description="held-out prompts whose samples are chosen from (best-of-n)")
+    bon_samples: int = Field(256, ge=64, description="samples of each (best-of-n)")
+    annotators: int = Field(60, ge=6, description="people in a pool (pool)")
+    items: int = Field(12, ge=3, description="answers that a pool compares (pool)")
+    pools: int = Field(20, ge=2, description="pools drawn for each mixture of tastes (pool)")
+
+    @model_validator(mode="after")
+    def _selection(self) -> Self:
+        self._fill("reference", self.policy)
+        if self.keep > self.samples_per_prompt:
+            raise ValueError(f"keep={self.keep} is more than samples_per_prompt={self.samples_per_prompt}")
         return self
 
 

@@ -7,7 +7,7 @@ import torch
 
 from reference_impl.algorithms import ALGORITHMS
 from reference_impl.config import RLSettings, checked
-from reference_impl.implementations import require_written
+from reference_impl.implementations import load_functions, require_written
 from reference_impl.runs.plots import plot_run, plot_runs
 from reference_impl.runs.progress import console
 from reference_impl.runs.run import Run, read_metrics
@@ -23,13 +23,17 @@ def compare_arms(arms: dict[str, dict[str, Any]], train: Callable, functions, se
     """
     changed = {name: checked(type(settings), settings.model_dump() | changes) for name, changes in arms.items()}
     for arm_settings in changed.values():
-        require_written(settings.week, settings.impl, ALGORITHMS[arm_settings.algorithm].needs)
+        row = ALGORITHMS[arm_settings.algorithm]
+        if row.plugs_in(settings.week):
+            require_written(settings.week, settings.impl, row.needs)
     paths, table = [], {}
     for name, arm_settings in changed.items():
         console.print(f"[bold]{name}[/]")
         torch.manual_seed(settings.seed)
+        row = ALGORITHMS[arm_settings.algorithm]
+        plugged = functions if row.plugs_in(settings.week) else load_functions(row.week, "reference")
         arm = Run.create(arm_settings, run.path / "arms", name.replace(" ", "-"), mirrored=False)
-        results = train(functions, ALGORITHMS[arm_settings.algorithm], arm_settings, arm)
+        results = train(plugged, row, arm_settings, arm)
         plot_run(arm.path)
         arm.close("finished", results=results)
         paths.append(arm.path)

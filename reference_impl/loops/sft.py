@@ -9,11 +9,12 @@ corpus is shuffled anew each epoch, by seed and epoch alone, so that a resumed r
 import math
 import random
 import time
+from collections.abc import Callable
 
 import torch
 from torch import nn
 
-from reference_impl.config import SFTSettings
+from reference_impl.config import SupervisedSettings
 from reference_impl.data.order import batch_indices
 from reference_impl.errors import UserError
 from reference_impl.loops.evaluate import EVAL_SEED, HeldOut
@@ -23,22 +24,36 @@ from reference_impl.tasks.chain_sum import STYLES
 LOG_EVERY = 10
 
 
-def train_sft(model: nn.Module, tokenizer, task, functions, settings: SFTSettings, run: Run) -> dict[str, float]:
-    """Fine-tune `model` on the task's demonstrations; returns held-out accuracy and perplexity before and after."""
+def train_sft(
+    model: nn.Module,
+    tokenizer,
+    task,
+    functions,
+    settings: SupervisedSettings,
+    run: Run,
+    examples: list[dict] | None = None,
+    also: Callable[[nn.Module, int], dict[str, float]] | None = None,
+) -> dict[str, float]:
+    """Fine-tune `model` on `examples`; returns held-out accuracy before and after, and what `also` measures.
+
+    By default the examples are the task's demonstrations, and perplexity is measured on held-out ones.
+    """
     optimizer = torch.optim.AdamW(
         model.parameters(), settings.lr, settings.betas, weight_decay=settings.weight_decay, fused=True
     )
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: relative_lr(step, functions, settings))
     parts = {"optimizer": optimizer, "schedule": schedule}
-    examples = make_examples(
-        task.demonstrations(settings.demonstrations, settings.seed), tokenizer, functions, settings
-    )
+    if examples is None:
+        examples = make_examples(
+            task.demonstrations(settings.demonstrations, settings.seed), tokenizer, functions, settings
+        )
 
     def on_demonstrations(model: nn.Module, n: int) -> dict[str, float]:
         return held_out_loss(model, unseen[:n], tokenizer, functions)
 
-    held_out = HeldOut(task, tokenizer, settings, run, also=on_demonstrations)
-    unseen = make_examples(held_out_demonstrations(task, held_out.prompts), tokenizer, functions, settings)
+    held_out = HeldOut(task, tokenizer, settings, run, also=also or on_demonstrations)
+    if also is None:
+        unseen = make_examples(held_out_demonstrations(task, held_out.prompts), tokenizer, functions, settings)
     before = held_out.before(model)
     start = run.restore(model, **parts)
     if start == 0:
@@ -67,13 +82,13 @@ def train_sft(model: nn.Module, tokenizer, task, functions, settings: SFTSetting
     return held_out.after(model) | ({"tokens_per_second": total_tokens / total_seconds} if total_seconds else {})
 
 
-def relative_lr(step: int, functions, settings: SFTSettings) -> float:
+def relative_lr(step: int, functions, settings: SupervisedSettings) -> float:
     """The week's schedule as a factor of the peak. Update number `step` uses lr_at(step + 1): lr_at(0) is 0."""
     lr = functions.lr_at(step + 1, settings.steps, settings.lr, settings.warmup_steps, settings.min_ratio)
     return lr / settings.lr
 
 
-def make_examples(demonstrations, tokenizer, functions, settings: SFTSettings) -> list[dict]:
+def make_examples(demonstrations, tokenizer, functions, settings: SupervisedSettings) -> list[dict]:
     """Prompt and response as token ids and labels, by the week's `build_example`."""
     return [
         functions.build_example(
@@ -90,7 +105,7 @@ def held_out_demonstrations(task, prompts) -> list[tuple]:
     return [(prompt, task.solve(prompt, style, rng)) for prompt, style in zip(prompts, styles, strict=True)]
 
 
-def micro_batches(rows: list[dict], pad_id: int, functions, settings: SFTSettings) -> list[dict]:
+def micro_batches(rows: list[dict], pad_id: int, functions, settings: SupervisedSettings) -> list[dict]:
     """One batch, cut into `settings.micro_batches` parts, each collated by itself."""
     size = -(-len(rows) // settings.micro_batches)
     return [functions.collate(rows[i : i + size], pad_id) for i in range(0, len(rows), size)]
