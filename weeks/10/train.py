@@ -35,7 +35,7 @@ def compare(functions, algorithm, settings, run):
 
 
 def best_of_n(functions, algorithm, settings, run):
-    from reference_impl.loops.best_of_n import measure_best_of_n
+    from reference_impl.loops.bon_kl import measure_best_of_n
 
     return measure_best_of_n(functions, settings, run)
 
