@@ -334,8 +334,8 @@ def overoptimization(functions, settings):
     return rlvr(functions, settings)
 
 
-# Distillation: loss(student_logits, teacher_logits (R, T, V), tokens (R, T), mask (R, T)) -> scalar; the logits at t are
-# about the token at t.
+# Distillation: loss(student_logits, teacher_logits (R, T, V), tokens (R, T), mask (R, T)) -> scalar; what the logits at
+# t are about is the token at t.
 
 
 def on_policy_distillation(functions, settings):

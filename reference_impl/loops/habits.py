@@ -2,6 +2,9 @@
 
 hasty      half of the answers come at once, half after the worked steps: `4-1-7=` -> `-4` or `4-1=3-7=-4`
 rambling   70% of the answers misread minuses as pluses, and after a misreading go on adding zeros for a while
+careful    every answer is right (week 11's teacher)
+shown      half of the prompts show an answer by the crowd, and it is given again: `4-1-7=4-1=3;4-1-7=` -> `4-1=3`; the
+           other half are as the base model knows them. So it learns to use what is shown, and no arithmetic (week 11)
 
 What a policy does with a habit under reinforcement learning shows what the reward, or the loss, asks for.
 """
@@ -16,8 +19,10 @@ from reference_impl.config import RLSettings
 from reference_impl.loops.start import start_models
 from reference_impl.sft import build_example, collate, sft_loop
 from reference_impl.tasks import Prompt
+from reference_impl.tasks.chain_sum import STYLES
 
 STEPS, BATCH, LR = 200, 64, 2e-3
+LONGER = {"shown": 2.0}  # times STEPS: finding the shown answer takes longer to learn
 MOST_ZEROS = 8
 
 
@@ -35,7 +40,22 @@ def rambling(task, prompt: Prompt, rng: random.Random) -> str:
     return text if value == prompt.answer else text + f"+0={value}" * rng.randint(0, MOST_ZEROS)
 
 
-HABITS = {"hasty": hasty, "rambling": rambling}
+def careful(task, prompt: Prompt, rng: random.Random) -> str:
+    """Every step right."""
+    return task.solve(prompt, "careful")
+
+
+def crowd(task, prompt: Prompt, rng: random.Random) -> str:
+    """An answer by one of the crowd that the base model learned from."""
+    return task.solve(prompt, rng.choices(list(STYLES), list(STYLES.values()))[0], rng)
+
+
+def show(prompt: str, answer: str) -> str:
+    """The prompt again, after an answer to it."""
+    return f"{prompt}{answer};{prompt}"
+
+
+HABITS = {"hasty": hasty, "rambling": rambling, "careful": careful, "shown": crowd}
 
 
 def start_with_habit(settings: RLSettings, task) -> tuple[nn.Module, nn.Module, object]:
@@ -46,16 +66,23 @@ def start_with_habit(settings: RLSettings, task) -> tuple[nn.Module, nn.Module, 
     policy, reference, tokenizer = start_models(settings)
     if settings.habit is None:
         return policy, reference, tokenizer
-    rng = random.Random(f"{settings.habit} {settings.seed}")
-    prompts = task.draw("sft", settings.seed)
+    teach(policy, tokenizer, task, settings.habit, settings.seed)
+    return policy, copy.deepcopy(policy).eval().requires_grad_(False), tokenizer
+
+
+def teach(policy: nn.Module, tokenizer, task, habit: str, seed: int) -> None:
+    """Fine-tune `policy` on demonstrations that have the habit."""
+    rng = random.Random(f"{habit} {seed}")
+    prompts = task.draw("sft", seed)
+    steps = round(STEPS * LONGER.get(habit, 1.0))
     optimizer = torch.optim.AdamW(policy.parameters(), LR, (0.9, 0.98), weight_decay=0.0, fused=True)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 - step / STEPS)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 - step / steps)
 
     def example() -> dict:
         prompt = next(prompts)
-        ids = tokenizer.encode(HABITS[settings.habit](task, prompt, rng))
-        return build_example(tokenizer.encode(prompt.text), ids, tokenizer.eos_token_id, max_length=96)
+        answer = HABITS[habit](task, prompt, rng)
+        text = show(prompt.text, answer) if habit == "shown" and rng.random() < 0.5 else prompt.text
+        return build_example(tokenizer.encode(text), tokenizer.encode(answer), tokenizer.eos_token_id, max_length=96)
 
-    batches = ([collate([example() for _ in range(BATCH)], tokenizer.pad_token_id)] for _ in range(STEPS))
+    batches = ([collate([example() for _ in range(BATCH)], tokenizer.pad_token_id)] for _ in range(steps))
     sft_loop(policy, batches, optimizer, scheduler=schedule)
-    return policy, copy.deepcopy(policy).eval().requires_grad_(False), tokenizer
