@@ -117,16 +117,18 @@ held_out.labels = full
 curves = choose_by_each(scores, held_out, task, functions)
 
 figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4))
-for name in ("random", "majority", "verifier", "orm", "prm min", "prm, end forgotten"):
-    style = "-" if name in scores else "--"
+shown = ("orm", "prm min", "prm, end forgotten", "random", "majority", "verifier")
+for number, name in enumerate(shown):
+    style = f"C{number}" + ("-" if name in scores else "--")
     points = list(curves[name].values())
     left.errorbar(list(curves[name]), [p.accuracy for p in points], [p.error for p in points], fmt=style, label=name)
     if name in scores:
-        right.plot(list(curves[name]), [p.score for p in points], marker=".", label=name)
+        right.plot(list(curves[name]), [p.score for p in points], style, marker=".", label=name)
 left.set(title="accuracy of the chosen", xlabel="N")
 right.set(title="score of the chosen, by whom it was chosen", xlabel="N")
 for axis in (left, right):
     axis.set_xscale("log", base=2)
+    axis.set_xticks(list(curves["orm"]), list(curves["orm"]))
     axis.legend(frameon=False, fontsize=8)
 show(figure, "04", "2-best-of-n")
 
