@@ -121,11 +121,12 @@ def close(got: torch.Tensor, expected: torch.Tensor, tolerance: float, zero_scal
 
 def numbers_problem(kind: str, what: str, expected: torch.Tensor, got: torch.Tensor, right: torch.Tensor) -> Problem:
     """The words for an answer of which some elements are not right."""
+    shown = [show(x.detach().double() if x.is_floating_point() else x) for x in (expected, got)]
     expected, got = expected.detach().double(), got.detach().double()
     wrong = ~right
     if (got.isnan() & ~expected.isnan()).any():
         words = f"{what} is NaN" if got.dim() == 0 else f"{what} has NaN at {_place(got.isnan() & ~expected.isnan())}"
-        return Problem(kind, words, show(expected), show(got))
+        return Problem(kind, words, *shown)
     difference = torch.where(right, 0.0, (got - expected).abs()).nan_to_num(math.inf)
     where = int(difference.argmax())
     place = "" if got.dim() == 0 else f" at {_place(difference == difference.max())}"
@@ -133,7 +134,7 @@ def numbers_problem(kind: str, what: str, expected: torch.Tensor, got: torch.Ten
     text = f"{size:.3g}{place}"
     if got.numel() > 1 and not wrong.all():
         text += f"; {int(wrong.sum())} of {got.numel()} elements are off"
-    return Problem(kind, f"{what} is wrong{_ratio(expected, got)}", show(expected), show(got), text)
+    return Problem(kind, f"{what} is wrong{_ratio(expected, got)}", *shown, text)
 
 
 def _place(mask: torch.Tensor) -> str:

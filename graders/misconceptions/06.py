@@ -755,7 +755,8 @@ def grpo_always_standardises(rewards, normalize_std=True, eps=1e-4):
 )
 def grpo_of_one_is_nan(rewards, normalize_std=True, eps=1e-4):
     a = rewards - rewards.mean(1, keepdim=True)
-    return a / (rewards.std(1, keepdim=True) + eps) if normalize_std else a
+    std = rewards.std(1, keepdim=True) if rewards.shape[1] > 1 else torch.nan  # as torch answers, without its warning
+    return a / (std + eps) if normalize_std else a
 
 
 @wrong(

@@ -296,7 +296,7 @@ def test_pass_at_k_at_its_ends(n, share, some):
 
 @check("pass_at_k", "stable for 100000 samples: no overflow, no product of thousands of rounding errors")
 @FEW
-@given(c=st.sampled_from([3, 500, 99_000]), k=st.sampled_from([1000, 5, 70_000]))
+@given(c=st.sampled_from([300, 2000, 99_000]), k=st.sampled_from([1000, 5, 70_000]))
 def test_pass_at_k_of_many_samples(c, k):
     compare("pass_at_k", 100_000, c, k, tolerance=1e-6)
 
