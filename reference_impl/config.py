@@ -292,7 +292,8 @@ def resolve(
     row = find_algorithm(week, chosen, file["algorithms"])
     if scale not in file["scales"]:
         raise UserError(f"Week {week} has no scale {scale!r}{nearest(scale, file['scales'])}")
-    layers = [row.defaults, file["defaults"], file["scales"][scale], file["algorithm_overrides"].get(chosen)]
+    known = {key: value for key, value in row.defaults.items() if key in schema.model_fields}  # another week's row
+    layers = [known, file["defaults"], file["scales"][scale], file["algorithm_overrides"].get(chosen)]
     layers += [file["experiment_overrides"].get(experiment), overrides]
     values: dict[str, Any] = {}
     for layer in layers:

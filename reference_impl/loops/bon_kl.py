@@ -101,8 +101,8 @@ def measured_kl(rewards: Tensor, n: int) -> float:
     total = 0.0
     for prompt in rewards.double():
         _, counts = prompt.unique(return_counts=True)  # ascending
-        below_or_at = counts.cumsum(0) / len(prompt)
-        p = counts / len(prompt)
+        p = counts.double() / len(prompt)
+        below_or_at = p.cumsum(0)
         q = below_or_at**n - (below_or_at - p).clamp(min=0) ** n
         total += torch.where(q > 0, q * (q / p).log(), 0.0).sum().item()
     return total / len(rewards)

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from reference_impl import sft
+from reference_impl.algorithms import ALGORITHMS
 from reference_impl.config import RejectionSettings, RLSettings, checked
 from reference_impl.data.pairs import SAMPLING_BATCH
 from reference_impl.errors import UserError
@@ -152,4 +153,4 @@ def rl_settings(settings: RejectionSettings) -> RLSettings:
     own = {"weight_decay": 0.0, "betas": RLSettings.model_fields["betas"].default}
     shared = {key: value for key, value in settings.model_dump().items() if key in RLSettings.model_fields}
     sizes = {"prompts_per_step": settings.sample_prompts // settings.steps, "group": settings.samples_per_prompt}
-    return checked(RLSettings, shared | own | sizes)
+    return checked(RLSettings, ALGORITHMS[settings.algorithm].defaults | shared | own | sizes)
