@@ -123,7 +123,7 @@ show(figure, "06", "4-length")
 # %%
 summary = launch(
     find_launcher("06"),
-    Options(experiment="no-clip", impl=IMPL, set=("steps=10", "eval_every=2", "eval_prompts=128")),
+    Options(experiment="no-clip", impl=IMPL, set=("steps=8", "eval_every=2", "eval_prompts=128")),
 )
 
 # %%
