@@ -7,6 +7,8 @@ COMMANDS = {  # name: (module, one line)
     "demo": ("course.demo", "grade a finished week, train with it while you watch, and compare"),
     "train": ("course.train", "train one of a week's algorithms, with your own functions plugged in"),
     "hint": ("course.hint", "the next hint for a function, one rung at a time"),
+    "experiment": ("course.experiment", "a dated log for an experiment of your own: question, prediction, results"),
+    "replicate": ("course.replicate", "a published claim at nano scale, over several seeds, with an interval"),
 }
 
 
@@ -28,7 +30,7 @@ def main() -> None:
 def usage() -> str:
     """The help page."""
     lines = ["usage: rlhf COMMAND ...", "", "Learn LLM post-training by writing it.", ""]
-    lines += [f"  {name:<8} {about}" for name, (_, about) in COMMANDS.items()]
+    lines += [f"  {name:<10} {about}" for name, (_, about) in COMMANDS.items()]
     lines += ["", "`rlhf COMMAND --help` says more; `pytest weeks/05` grades a week."]
     return "\n".join(lines)
 

@@ -142,6 +142,7 @@ class ResearchSettings(RLSettings):
     )
     jsd_beta: float = Field(1.0, ge=0, le=1, description="0: KL(teacher || student), 1: KL(student || teacher)")
     top_k: int = Field(20, ge=1, description="tokens that SDPO tells apart; all others are one")
+    frozen_teacher: bool = Field(False, description="SDPO: the teacher stays as it was at the start")
     seeds: int = Field(5, ge=2, description="seeds of each arm of the experiment teachers")
 
 

@@ -1,6 +1,7 @@
 """An experiment of several arms: the same training under settings that differ in one thing, side by side."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -28,21 +29,27 @@ def compare_arms(arms: dict[str, dict[str, Any]], train: Callable, functions, se
             require_written(settings.week, settings.impl, row.needs)
     paths, table = [], {}
     for name, arm_settings in changed.items():
-        console.print(f"[bold]{name}[/]")
-        torch.manual_seed(settings.seed)
-        row = ALGORITHMS[arm_settings.algorithm]
-        plugged = functions if row.plugs_in(settings.week) else load_functions(row.week, "reference")
-        arm = Run.create(arm_settings, run.path / "arms", name.replace(" ", "-"), mirrored=False)
-        results = train(plugged, row, arm_settings, arm)
-        plot_run(arm.path)
-        arm.close("finished", results=results)
-        paths.append(arm.path)
-        table[name] = {key: results[key] for key in COMPARED} | last_tenth(read_metrics(arm.path))
+        path, results = run_arm(name, arm_settings, train, functions, run)
+        paths.append(path)
+        table[name] = {key: results[key] for key in COMPARED} | last_tenth(read_metrics(path))
     plot_runs(paths, run.path / "curves.png", list(arms))
     page = table_page(table)
     run.write("arms.md", page)
     console.print(page)
     return {f"{key} {name}": number for name, row in table.items() for key, number in row.items()}
+
+
+def run_arm(name: str, settings: RLSettings, train: Callable, functions, run: Run) -> tuple[Path, dict[str, float]]:
+    """One arm in its own folder below the run's: (folder, results)."""
+    console.print(f"[bold]{name}[/]")
+    torch.manual_seed(settings.seed)
+    row = ALGORITHMS[settings.algorithm]
+    plugged = functions if row.plugs_in(settings.week) else load_functions(row.week, "reference")
+    arm = Run.create(settings, run.path / "arms", name.replace(" ", "-"), mirrored=False)
+    results = train(plugged, row, settings, arm)
+    plot_run(arm.path)
+    arm.close("finished", results=results)
+    return arm.path, results
 
 
 def last_tenth(rows: list[dict]) -> dict[str, float]:

@@ -129,11 +129,11 @@ def by_teacher(teacher: nn.Module) -> Teach:
     return teach
 
 
-def by_own_answer(tokenizer) -> Teach:
-    """SDPO: the policy reads each completion once more, behind the first right one of its group.
+def by_own_answer(tokenizer, frozen: nn.Module | None = None) -> Teach:
+    """SDPO: the policy (or its `frozen` copy) reads each completion once more, behind the first right one of its group.
 
     `4-1-7=` with the completion `4-1=3` is read again as `4-1-7=4-1=3-7=-4;4-1-7=` and `4-1=3`. A prompt without a
-    right completion teaches nothing and is left out. The teacher's logits are shifted back to where the student's stand.
+    right completion teaches nothing and is left out. The teacher's logits are shifted to where the student's stand.
     """
 
     @torch.no_grad()
@@ -156,13 +156,13 @@ def by_own_answer(tokenizer) -> Teach:
             shifts.append(len(prefix) - begin)
         read = pad_sequence(rows, batch_first=True, padding_value=tokenizer.pad_token_id)
         lengths = torch.tensor([len(row) for row in rows])
-        was_training = policy.training
-        logits = policy.eval()(input_ids=read, attention_mask=(torch.arange(read.shape[1]) < lengths[:, None]).long())
-        policy.train(was_training)
+        attention_mask = (torch.arange(read.shape[1]) < lengths[:, None]).long()
+        reader = policy if frozen is None else frozen
+        logits = reader.eval()(input_ids=read, attention_mask=attention_mask).logits
         width = sampled.input_ids.shape[1] - 1
         places = torch.arange(width) + torch.tensor(shifts)[:, None]  # (R, T - 1) where the teacher's logits stand
         rows_of = torch.arange(len(kept))[:, None]
-        taught = logits.logits[rows_of, places.clamp(max=read.shape[1] - 1)]  # what is clamped is masked
+        taught = logits[rows_of, places.clamp(max=read.shape[1] - 1)]  # what is clamped is masked
         return Lesson(sampled.input_ids[kept], sampled.attention_mask[kept], sampled.response_mask[kept, 1:], taught)
 
     return teach

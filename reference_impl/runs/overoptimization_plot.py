@@ -25,14 +25,15 @@ def plot_overoptimization(target: Path, arms: dict[str, tuple[dict, dict]]) -> N
             color, found = f"C{number}", fits[kind]
             d = [math.sqrt(point["kl"]) for point in points[kind]]
             gained = [point["gold"] - points[kind][0]["gold"] for point in points[kind]]
-            label = f"{name}: α = {found['alpha']:.2f}, β = {found['beta']:.2f}"
+            label = f"α = {found['alpha']:.2f}, β = {found['beta']:.2f}"
+            label = f"{name}: {label}" if len(arms) > 1 else label
             gold.plot(d, gained, "o", color=color, markersize=3.5, label=label)
             ticks = [max(d) * i / 100 for i in range(1, 101)]
             gold.plot(ticks, [law(kind, found, tick) for tick in ticks], color=color, linewidth=1)
             proxy.plot(d, [point["proxy"] for point in points[kind]], ".-", color=color, linewidth=0.8)
         gold.axhline(0, color="grey", linewidth=0.8, linestyle=":")
         gold.set_title(f"{TITLES[kind]}: gold reward gained (verifier)", fontsize=9)
-        gold.legend(fontsize=7, frameon=False, loc="lower left")
+        gold.legend(fontsize=7, frameon=False)
         proxy.set_title(f"{TITLES[kind]}: proxy reward", fontsize=9)
         proxy.set_xlabel("d = sqrt(KL)", fontsize=8)
     for axis in axes.flat:

@@ -29,13 +29,36 @@ def train(functions, algorithm, settings, run):
         reward = reward_function(settings.reward, task, tokenizer)
         return train_rl(policy, reference, tokenizer, task, reward, *built, settings, run)
     if algorithm.name == "sdpo":
-        return train_distillation(policy, tokenizer, task, by_own_answer(tokenizer), built, settings, run)
+        teach = by_own_answer(tokenizer, reference if settings.frozen_teacher else None)
+        return train_distillation(policy, tokenizer, task, teach, built, settings, run)
     teacher = load_teacher(settings, task, run)
     sampler = teacher if algorithm.name == "sequence-distillation" else None
     return train_distillation(policy, tokenizer, task, by_teacher(teacher), built, settings, run, sampler)
 
 
-launcher = Launcher("11", ResearchSettings, train)
+def labels(functions, algorithm, settings, run):
+    from reference_impl.loops.overoptimization import compare_proxies
+
+    few, many = settings.proxy_prompts, 4 * settings.proxy_prompts
+    arms = {f"{few} prompts": {}, f"{many} prompts": {"proxy_prompts": many}}
+    return compare_proxies(arms, train, functions, settings, run)
+
+
+def kl_penalty(functions, algorithm, settings, run):
+    from reference_impl.loops.overoptimization import compare_proxies
+
+    arms = {f"penalty {beta:g}": {"kl_penalty": beta} for beta in (0.0, 0.1, 0.3)}
+    return compare_proxies(arms, train, functions, settings, run)
+
+
+def teachers(functions, algorithm, settings, run):
+    from reference_impl.loops.teachers import compare_teachers
+
+    return compare_teachers(train, functions, settings, run)
+
+
+EXPERIMENTS = {"labels": labels, "kl-penalty": kl_penalty, "teachers": teachers}
+launcher = Launcher("11", ResearchSettings, train, EXPERIMENTS)
 
 if __name__ == "__main__":
     main(launcher)
