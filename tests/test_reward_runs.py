@@ -34,6 +34,7 @@ SMALL = (
     "batch_size=32",
     "eval_every=5",
 )
+TRAINED = (*SMALL[1:], "reward_prompts=150", "batch_size=48")
 SMALL_RL = ("prompts_per_step=2", "group=2", "max_new_tokens=8", "eval_prompts=2", "final_eval_prompts=2")
 
 
@@ -49,7 +50,7 @@ def saved(tmp_path_factory):
     patch.setenv("WANDB_MODE", "disabled")
     folder = tmp_path_factory.mktemp("runs")
     with patch.context():
-        runs = {week: train(folder / week, week, steps=30) for week in ("03", "04")}
+        runs = {week: train(folder / week, week, steps=60, set=TRAINED) for week in ("03", "04")}
     patch.undo()
     return runs
 
@@ -338,14 +339,15 @@ def test_an_interrupted_run_resumes_to_the_same_numbers_in_both_models(week, tmp
         assert all(torch.equal(one[key], other[key]) for key in one)
 
 
-def test_edited_negatives_and_a_share_of_the_traces_change_what_is_learned_from(tmp_path, saved):
+def test_edited_negatives_and_a_share_of_the_traces_change_what_is_learned_from(tmp_path):
     edited = results(train(tmp_path, "03", steps=2, set=(*SMALL, "negatives=edited", "eval_every=2")))
     both = results(train(tmp_path, "03", steps=2, set=(*SMALL, "negatives=both", "eval_every=2")))
-    plain = results(saved["03"])
     assert edited["training completions"] == 2 * edited["training pairs"]
-    assert both["training pairs"] == plain["training pairs"] + edited["training pairs"]
+    assert both["training completions"] == 60 * 8 + edited["training completions"]
+    assert both["training pairs"] > edited["training pairs"]
     share = results(train(tmp_path, "04", steps=2, set=(*SMALL, "prm_share=0.1", "label_eos=false", "eval_every=2")))
-    assert share["labels of the process model"] < 0.15 * results(saved["04"])["labels of the process model"]
+    assert share["labels of the outcome model"] == 480
+    assert 48 < share["labels of the process model"] < 3 * 48
     assert "end AUC: process model" not in share
 
 
