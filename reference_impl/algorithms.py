@@ -2,7 +2,8 @@
 
 `needs` names the week's functions that it trains with; `build(functions, settings)` puts them together into what the
 loop calls (reference_impl/loops). Plugging in other functions, a student's or a friend's, is passing another
-`functions`. To add an algorithm, write its builder and its row.
+`functions`. To add an algorithm, write its builder and its row, and then the
+table in README.md anew: `python -m reference_impl.table`.
 """
 
 from collections.abc import Callable
@@ -16,7 +17,10 @@ if TYPE_CHECKING:  # the table is read before torch is needed, by `rlhf train --
 
 @dataclass(frozen=True)
 class Algorithm:
-    """One row: name, week, functions used, how they are put together, settings of its own, source and formula."""
+    """One row: name, week, functions used, how they are put together, settings of its own, source and formula.
+
+    `book` and `trl` say how the book's code and TRL 1.16 do it otherwise; "none" where they do not have it.
+    """
 
     name: str
     week: str
@@ -24,6 +28,8 @@ class Algorithm:
     build: Callable[[SimpleNamespace, Any], Any] | None
     paper: str
     formula: str
+    book: str
+    trl: str
     defaults: dict[str, Any] = field(default_factory=dict)
 
     def plugs_in(self, week: str) -> bool:
@@ -449,6 +455,8 @@ _ROWS = [
         build=None,
         paper="Ziegler et al. 2019, arXiv:1909.08593; Korbak et al. 2022, arXiv:2205.11275; book ch. 3",
         formula="max E[r] - beta KL(pi || ref); pi* is proportional to ref exp(r / beta)",
+        book="its KL estimators have the policies swapped: E[k1] = -KL, and k3 is not a KL",
+        trl="the same k3; the policy is always a language model",
     ),
     Algorithm(
         "sft",
@@ -457,6 +465,8 @@ _ROWS = [
         build=None,
         paper="Ouyang et al. 2022, arXiv:2203.02155; book ch. 4",
         formula="-sum_t log pi(y_t | x, y_<t), mean over the supervised tokens",
+        book="mean of the micro-batches' means; bf16 logits",
+        trl="the same mean over all tokens of the optimizer step",
     ),
     Algorithm(
         "bradley-terry",
@@ -465,6 +475,8 @@ _ROWS = [
         build=bradley_terry,
         paper="Bradley and Terry 1952; Ouyang et al. 2022, arXiv:2203.02155; book ch. 5",
         formula="-log sigma(r_chosen - r_rejected), r read at the last token",
+        book="the same loss; right truncation, no gradient clipping, the model is not saved",
+        trl="optional margin and a term that centres rewards",
     ),
     Algorithm(
         "orm",
@@ -473,6 +485,8 @@ _ROWS = [
         build=orm,
         paper="Cobbe et al. 2021, arXiv:2110.14168; book ch. 5",
         formula="binary cross-entropy of sigma(z_t) with the completion's verdict, mean over completion tokens",
+        book="the same loss; 100 completions a prompt",
+        trl="none",
     ),
     Algorithm(
         "reward-models",
@@ -481,6 +495,8 @@ _ROWS = [
         build=reward_models,
         paper="Ouyang et al. 2022, arXiv:2203.02155; Cobbe et al. 2021, arXiv:2110.14168; book ch. 5",
         formula="bradley-terry and orm, each its own model, side by side on the same completions",
+        book="one script each",
+        trl="the preference model only",
     ),
     Algorithm(
         "prm",
@@ -489,6 +505,8 @@ _ROWS = [
         build=prm,
         paper="Lightman et al. 2023, arXiv:2305.20050; book ch. 5",
         formula="3-class cross-entropy at the end of each step, and of the completion",
+        book="alternative candidates of a step follow each other as one trace; ours rates one trace, and its end token",
+        trl="none",
     ),
     Algorithm(
         "reinforce",
@@ -497,6 +515,8 @@ _ROWS = [
         build=reinforce,
         paper="Williams 1992; book ch. 6",
         formula="-(1/B) sum_i r_i sum_t log pi_it",
+        book="mean over each completion's tokens: 1/|y| of the gradient; no baseline",
+        trl="none",
     ),
     Algorithm(
         "reinforce-baseline",
@@ -505,6 +525,8 @@ _ROWS = [
         build=reinforce_with_baseline,
         paper="Williams 1992; book ch. 6",
         formula="-(1/B) sum_i (r_i - mean of the batch's other r) sum_t log pi_it",
+        book="none",
+        trl="none",
     ),
     Algorithm(
         "rloo",
@@ -514,6 +536,8 @@ _ROWS = [
         paper="Ahmadian et al. 2024, arXiv:2402.14740; book ch. 6",
         formula="-(1/B) sum_i (r_i - mean of the group's other r) sum_t log pi_it",
         defaults={"aggregate": "sequence_sum"},
+        book="mean over each completion's tokens; 4 steps a rollout without a ratio",
+        trl="a ratio a sequence, clipped at 0.2; KL in the reward, beta 0.05; G = 2",
     ),
     Algorithm(
         "ppo",
@@ -523,6 +547,8 @@ _ROWS = [
         paper="Schulman et al. 2017, arXiv:1707.06347; book ch. 6",
         formula="-min(rho A, clip(rho, 1-e, 1+e) A) + value loss, A by GAE, rho = pi/pi_old a token",
         defaults={"aggregate": "token_mean"},
+        book="mean of each completion; one pass; critic at the policy's rate; lam 0.98",
+        trl="none (removed)",
     ),
     Algorithm(
         "grpo",
@@ -532,6 +558,8 @@ _ROWS = [
         paper="Shao et al. 2024, arXiv:2402.03300; book ch. 6",
         formula="-min(rho A, clip(rho) A) + beta k3, A = (r - group mean) / group std, mean of each completion",
         defaults={"aggregate": "sequence_mean"},
+        book="eps 1e-8 in the std: equal rewards give advantages of up to 0.8",
+        trl="loss_type grpo; the default is dapo; eps 1e-4 as ours",
     ),
     Algorithm(
         "dr-grpo",
@@ -541,6 +569,8 @@ _ROWS = [
         paper="Liu et al. 2025, arXiv:2503.20783; book ch. 6",
         formula="-min(rho A, clip(rho) A), A = r - group mean, sum over tokens / (B max_length)",
         defaults={"aggregate": "constant"},
+        book="drops the std only: the mean of each completion, and so the length bias, stays",
+        trl="loss_type dr_grpo, with scale_rewards none",
     ),
     Algorithm(
         "dapo",
@@ -550,6 +580,8 @@ _ROWS = [
         paper="Yu et al. 2025, arXiv:2503.14476; book ch. 6",
         formula="GRPO with clip 0.2/0.28, token mean, no flat groups, penalty near the length limit",
         defaults={"aggregate": "token_mean", "clip_high": 0.28, "dynamic_sampling": True, "overlong_cache": 8},
+        book="token mean of each micro-batch of 2; groups drop only when all are 0 or all are 1",
+        trl="the token mean is the default; no dynamic sampling",
     ),
     Algorithm(
         "gspo",
@@ -559,6 +591,8 @@ _ROWS = [
         paper="Zheng et al. 2025, arXiv:2507.18071",
         formula="-min(s A, clip(s, 1-3e-4, 1+4e-4) A), s = exp(mean_t log rho_t) a completion",
         defaults={"clip_low": 3e-4, "clip_high": 4e-4},
+        book="clips at 0.2, where it hardly ever binds",
+        trl="importance_sampling_level sequence with loss_type grpo",
     ),
     Algorithm(
         "cispo",
@@ -568,6 +602,8 @@ _ROWS = [
         paper="MiniMax 2025, arXiv:2506.13585",
         formula="-sg(clip(rho, 0, 5)) A log pi, token mean",
         defaults={"clip_low": 1.0, "clip_high": 4.0},
+        book="mean of each completion; clips to 0.8 ... 1.4",
+        trl="clamps above only, epsilon_high is the bound itself; ours 0 ... 5 is the same as 5 there",
     ),
     Algorithm(
         "sapo",
@@ -577,6 +613,8 @@ _ROWS = [
         paper="Gao et al. 2025, arXiv:2511.20347",
         formula="-(4/tau) sigma(tau (rho - 1)) A, tau = 1.0 where A > 0, else 1.05",
         defaults={"aggregate": "sequence_mean"},
+        book="the same",
+        trl="the same",
     ),
     Algorithm(
         "maxrl",
@@ -586,6 +624,8 @@ _ROWS = [
         paper="Tajwar et al. 2026, arXiv:2602.02710",
         formula="-min(rho A, clip(rho) A), A = (r - group mean) / group mean, sum over tokens / (B max_length)",
         defaults={"aggregate": "constant"},
+        book="mean over each completion's tokens, no ratio",
+        trl="none",
     ),
     Algorithm(
         "rlvr",
@@ -602,6 +642,8 @@ _ROWS = [
         paper="Lambert et al. 2024, arXiv:2411.15124; DeepSeek-AI 2025, arXiv:2501.12948; book ch. 7",
         formula="RLOO with r = 1 if the extracted answer matches, format_weight if it does not, 0 without an answer",
         defaults={"aggregate": "sequence_sum"},
+        book="adds 0.5 of a format score and partial credit for near answers",
+        trl="reward functions; symbolic equality by math-verify",
     ),
     Algorithm(
         "dpo",
@@ -611,6 +653,8 @@ _ROWS = [
         paper="Rafailov et al. 2023, arXiv:2305.18290; book ch. 8",
         formula="-log sigma(beta D), D = log-ratio of chosen minus log-ratio of rejected",
         defaults={"beta": 0.1},
+        book="the same formula; log-probs summed in bf16, ours in float32",
+        trl="loss_type sigmoid",
     ),
     Algorithm(
         "cdpo",
@@ -620,6 +664,8 @@ _ROWS = [
         paper="Mitchell 2023, a note on DPO with noisy preferences; book ch. 8",
         formula="-(1 - e) log sigma(beta D) - e log sigma(-beta D)",
         defaults={"beta": 0.1, "label_smoothing": 0.1},
+        book="the same; 0.1 is fixed",
+        trl="none: sigmoid ignores label_smoothing, and robust is another form",
     ),
     Algorithm(
         "ipo",
@@ -629,6 +675,8 @@ _ROWS = [
         paper="Azar et al. 2023, arXiv:2310.12036; book ch. 8",
         formula="(D - 1 / (2 beta))^2, D of length-averaged log-probs",
         defaults={"beta": 0.1},
+        book="summed log-probs: target 5 for a whole answer",
+        trl="loss_type ipo: averaged log-probs, as ours",
     ),
     Algorithm(
         "dpo-norm",
@@ -638,6 +686,8 @@ _ROWS = [
         paper="Lambert et al. 2024, arXiv:2411.15124 section 5; book ch. 8",
         formula="-log sigma(beta D), D of length-averaged log-probs",
         defaults={"beta": 2.0},
+        book="the same",
+        trl="loss_type sigmoid_norm",
     ),
     Algorithm(
         "apo-zero",
@@ -647,6 +697,8 @@ _ROWS = [
         paper="D'Oosterlinck et al. 2024, arXiv:2408.06266; book ch. 8",
         formula="-sigma(beta h_w) + sigma(beta h_l), h = log pi/ref of chosen (w) and rejected (l)",
         defaults={"beta": 0.1},
+        book="the same",
+        trl="plus a constant 1: the same gradient",
     ),
     Algorithm(
         "apo-down",
@@ -656,6 +708,8 @@ _ROWS = [
         paper="D'Oosterlinck et al. 2024, arXiv:2408.06266; book ch. 8",
         formula="sigma(beta h_w) - sigma(beta (h_w - h_l))",
         defaults={"beta": 0.1},
+        book="the same",
+        trl="plus a constant 1: the same gradient",
     ),
     Algorithm(
         "simpo",
@@ -665,6 +719,8 @@ _ROWS = [
         paper="Meng et al. 2024, arXiv:2405.14734; book ch. 8",
         formula="-log sigma(beta (a_w - a_l - ratio)), a = log-prob averaged over the response's tokens",
         defaults={"beta": 2.0, "gamma_beta_ratio": 0.5},
+        book="the same",
+        trl="CPO trainer: the margin is gamma itself, beta times ours",
     ),
     Algorithm(
         "orpo",
@@ -674,6 +730,8 @@ _ROWS = [
         paper="Hong et al. 2024, arXiv:2403.07691; book ch. 8",
         formula="-a_w - lam log sigma(log odds(a_w) - log odds(a_l)), odds = p / (1 - p), p = exp(a)",
         defaults={"lam": 0.1},
+        book="the same; a third forward pass for the NLL",
+        trl="NLL over prompt and response",
     ),
     Algorithm(
         "kto",
@@ -683,6 +741,8 @@ _ROWS = [
         paper="Ethayarajh et al. 2024, arXiv:2402.01306; book ch. 8",
         formula="w (1 - sigma(+-beta (h - kl))), + for good, - for bad; kl = max(mean h of mismatched pairs, 0)",
         defaults={"beta": 0.1},
+        book="reference point from the batch's own rejected answers; two means, twice ours",
+        trl="the same mismatched pairs within the batch, one mean",
     ),
     Algorithm(
         "top-per-prompt",
@@ -691,6 +751,8 @@ _ROWS = [
         build=best_of_each,
         paper="Touvron et al. 2023, arXiv:2307.09288 section 3.2.3; book ch. 9",
         formula="SFT on the k best samples of each prompt",
+        book="the same",
+        trl="none",
     ),
     Algorithm(
         "random-per-prompt",
@@ -699,6 +761,8 @@ _ROWS = [
         build=any_of_each,
         paper="book ch. 9",
         formula="SFT on k random samples of each prompt: the control of top-per-prompt",
+        book="the same",
+        trl="none",
     ),
     Algorithm(
         "top-k-overall",
@@ -707,6 +771,8 @@ _ROWS = [
         build=best_of_all,
         paper="book ch. 9",
         formula="SFT on the k P best samples of the whole table",
+        book="the same",
+        trl="none",
     ),
     Algorithm(
         "random-k-overall",
@@ -715,6 +781,8 @@ _ROWS = [
         build=any_of_all,
         paper="book ch. 9",
         formula="SFT on k P random samples of the whole table: the control of top-k-overall",
+        book="the same",
+        trl="none",
     ),
     Algorithm(
         "overoptimization",
@@ -724,6 +792,8 @@ _ROWS = [
         paper="Gao et al. 2022, arXiv:2210.10760; book ch. 14",
         formula="RLOO and best-of-n against a proxy; gold = d (alpha - beta log d), d (alpha - beta d), d = sqrt(KL)",
         defaults={"aggregate": "sequence_sum", "reward": "proxy", "kl_penalty": 0.0},
+        book="none",
+        trl="none",
     ),
     Algorithm(
         "on-policy-distillation",
@@ -732,6 +802,8 @@ _ROWS = [
         build=on_policy_distillation,
         paper="Agarwal et al. 2023, arXiv:2306.13649; Lu and Thinking Machines Lab 2025; book ch. 12",
         formula="KL(student || teacher) of whole next-token distributions on the student's samples, token mean",
+        book="none",
+        trl="gkd: both sides' logits over a temperature of 0.9, beta 0.5",
     ),
     Algorithm(
         "sequence-distillation",
@@ -740,6 +812,8 @@ _ROWS = [
         build=sequence_distillation,
         paper="Kim and Rush 2016, arXiv:1606.07947; book ch. 12",
         formula="-log pi(token) on the teacher's samples, token mean",
+        book="none",
+        trl="SFT on the teacher's samples",
     ),
     Algorithm(
         "sdpo",
@@ -749,6 +823,8 @@ _ROWS = [
         paper="Huebotter et al. 2026, arXiv:2601.20802; book ch. 12",
         formula="KL(pi(. | prompt) || sg pi(. | a right answer, prompt)) over the top K tokens and one bucket",
         defaults={"habit": "shown"},
+        book="the same loss; over the tokens of a prompt's group, then the mean of prompts",
+        trl="experimental.sdpo",
     ),
 ]
 

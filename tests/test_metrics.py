@@ -1,14 +1,16 @@
-"""METRICS.md defines every number that a loop logs, once, and says which loops log it."""
+"""METRICS.md defines every number that a loop logs, once; the table of algorithms is current."""
 
 import re
 from collections import defaultdict
 
 import pytest
 
+from reference_impl.algorithms import ALGORITHMS
 from reference_impl.implementations import ROOT
 from reference_impl.launch import find_launcher, launch
 from reference_impl.options import Options
 from reference_impl.runs.run import read_metrics
+from reference_impl.table import README, page
 
 POLICY = ("max_new_tokens=12", "eval_prompts=4", "final_eval_prompts=4", "eval_every=1")
 RL = (*POLICY, "prompts_per_step=2", "group=4")
@@ -26,7 +28,7 @@ RUNS = (  # loop, week, algorithm, settings: together they log all there is to l
     ("preference", "09", "kto", PAIRS),
     ("rejection", "10", "top-per-prompt", (*POLICY, "sample_prompts=4", "samples_per_prompt=4", "batch_size=4")),
     ("rl", "11", "overoptimization", (*RL, *PROXY)),
-    ("distill", "11", "sdpo", (*RL, "max_new_tokens=28")),
+    ("distill", "11", "sdpo", (*RL, "max_new_tokens=28", "habit=null")),
 )
 
 
@@ -82,3 +84,12 @@ def test_every_definition_names_the_loops_that_log_it(logged):
         for row in defined_as(name):
             seen[row] |= loops
     assert dict(seen) == said
+
+
+def test_the_table_of_algorithms_is_the_one_that_the_rows_give():
+    assert README.read_text(encoding="utf-8") == page(), "run `python -m reference_impl.table`"
+
+
+def test_every_algorithm_says_where_it_comes_from_and_how_others_do_it():
+    empty = [row.name for row in ALGORITHMS.values() if not (row.paper and row.formula and row.book and row.trl)]
+    assert empty == []
