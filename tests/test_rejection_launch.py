@@ -195,3 +195,17 @@ def test_the_comparison_trains_all_five_on_equal_samples_and_draws_them(tmp_path
     (rl,) = (run / "arms").glob("*-rloo-*")
     assert json.loads((rl / "summary.json").read_text())["functions"] == "reference_impl/reinforce.py"
     assert read_metrics(rl)[-1]["step"] == 200  # of one prompt with two samples each, as many as the table has
+
+
+def test_a_saved_reward_model_can_do_the_selecting(tmp_path):
+    from reference_impl.implementations import load_functions
+    from reference_impl.models import HeadedLM, load_model
+    from reference_impl.rewards import save_reward
+
+    policy, tokenizer = load_model("base")
+    objective = ALGORITHMS["bradley-terry"].build(load_functions("03", "reference"), None)["bt"]
+    save_reward(tmp_path / "judge", HeadedLM.from_lm(policy, 1), tokenizer, objective)
+    small = (*SMALL, f"reward={tmp_path / 'judge'}")
+    summary = launch(find_launcher("10"), Options(impl="reference", steps=2, set=small, runs_dir=tmp_path / "runs"))
+    lines = (Path(summary["path"]) / "chosen.jsonl").read_text().splitlines()
+    assert len({json.loads(line)["reward"] for line in lines}) > 2  # scores, not verdicts

@@ -1,5 +1,6 @@
 """The four selections and RLOO on equal samples: accuracies with error bars, and pass@k, as a figure and a table."""
 
+import json
 from pathlib import Path
 
 import torch
@@ -28,11 +29,12 @@ def compare_selections(train, functions, settings: RejectionSettings, run: Run) 
     folders = {name: next((run.path / "arms").glob(f"*-{name}-*")) for name in arms}
     curves = {"start": pass_curve(settings.policy, settings)}
     curves |= {name: pass_curve(folder, settings) for name, folder in folders.items()}
-    for name in arms:
+    before = json.loads((folders[file["algorithms"][0]] / "summary.json").read_text(encoding="utf-8"))["results"]
+    results |= {f"{key} start": before[f"{key}_before"] for key in ACCURACIES}
+    for name in ("start", *arms):
         own = {key: results[f"{key} {name}"] for key in ACCURACIES}
         results |= {f"{key} {name}": se for key, se in standard_errors(own, settings.final_eval_prompts).items()}
         results |= {f"pass@{k} {name}": rate for k, rate in ends(curves[name]).items()}
-    results |= {f"pass@{k} start": rate for k, rate in ends(curves["start"]).items()}
     draw(run.path / "compare.png", results, list(arms), curves)
     page = compare_page(results, list(arms), settings)
     run.write("compare.md", page)
@@ -66,11 +68,10 @@ def compare_page(results: dict[str, float], names: list[str], settings: Rejectio
         f"| | sampled accuracy | greedy accuracy | pass@1 | pass@{n} |",
         "|---|---|---|---|---|",
     ]
-    for name in names:
+    for name in ("start", *names):
         cells = [f"{results[f'{key} {name}']:.3f} ± {results[f'{key}_se {name}']:.3f}" for key in ACCURACIES]
         cells += [f"{results[f'pass@{k} {name}']:.3f}" for k in (1, n)]
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
-    lines.append(f"| start policy | | | {results['pass@1 start']:.3f} | {results[f'pass@{n} start']:.3f} |")
     return "\n".join(lines) + "\n"
 
 
@@ -87,7 +88,9 @@ def draw(target: Path, results: dict[str, float], names: list[str], curves: dict
         errors = [2 * results[f"{key}_se {name}"] for name in names]
         places = [number + offset for number in range(len(names))]
         left.bar(places, heights, 0.32, yerr=errors, capsize=3, label=key.replace("_", " "))
-    left.axhline(curves["start"][1], color="black", linewidth=1, linestyle=":", label="sampled, before training")
+    left.axhline(
+        results["sampled_accuracy start"], color="black", linewidth=1, linestyle=":", label="sampled, before training"
+    )
     left.set_xticks(range(len(names)), names, rotation=20, ha="right", fontsize=8)
     left.set_ylim(0, 1.02)
     left.set_title("held-out accuracy, ± 2 standard errors", fontsize=9)
