@@ -38,7 +38,7 @@ def length_bias(functions, algorithm, settings, run):
 
     arms = {
         "GRPO": {"aggregate": "sequence_mean"},
-        "GRPO, divided by a constant": {"aggregate": "constant"},
+        "GRPO constant": {"aggregate": "constant"},
         "Dr. GRPO": {"algorithm": "dr-grpo", "aggregate": "constant"},
     }
     return compare_arms(arms, train, functions, settings, run)
