@@ -318,13 +318,13 @@ def test_kto_worked_number():
 )
 @given(
     x=st.tensors(**KTO, far="B binary", other="B binary"),
-    dtype=st.sampled_from([torch.int64, torch.float32, torch.uint8, torch.float64, torch.bool]),
+    dtype=st.sampled_from([torch.int64, None, torch.uint8, torch.bool]),
 )
 def test_kto_of_extreme_ratios_and_numbers_as_kinds(x, dtype):
     x.policy, x.ref = x.policy - 200 * x.far, x.ref - 200 * x.other
     compare(
         "kto_loss",
-        *(x.policy, x.ref, x.desirable.to(dtype), x.kl, 1.0),
+        *(x.policy, x.ref, x.desirable.to(dtype or x.policy.dtype), x.kl, 1.0),
         grad="policy_logps",
         constants=("ref_logps", "kl"),
     )
