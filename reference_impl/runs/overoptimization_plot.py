@@ -28,8 +28,9 @@ def plot_overoptimization(target: Path, arms: dict[str, tuple[dict, dict]]) -> N
             label = f"α = {found['alpha']:.2f}, β = {found['beta']:.2f}"
             label = f"{name}: {label}" if len(arms) > 1 else label
             gold.plot(d, gained, "o", color=color, markersize=3.5, label=label)
-            ticks = [max(d) * i / 100 for i in range(1, 101)]
-            gold.plot(ticks, [law(kind, found, tick) for tick in ticks], color=color, linewidth=1)
+            if max(d) > 0 and not math.isnan(found["alpha"]):
+                ticks = [max(d) * i / 100 for i in range(1, 101)]
+                gold.plot(ticks, [law(kind, found, tick) for tick in ticks], color=color, linewidth=1)
             proxy.plot(d, [point["proxy"] for point in points[kind]], ".-", color=color, linewidth=0.8)
         gold.axhline(0, color="grey", linewidth=0.8, linestyle=":")
         gold.set_title(f"{TITLES[kind]}: gold reward gained (verifier)", fontsize=9)
