@@ -185,7 +185,14 @@ def test_experiments_write_their_table_and_figure(tmp_path, monkeypatch, name):
 
 
 def test_the_comparison_trains_all_five_on_equal_samples_and_draws_them(tmp_path):
-    small = (*SMALL, "sample_prompts=200", "samples_per_prompt=2", "pass_samples=2", "eval_every=500")
+    small = (
+        *SMALL,
+        "sample_prompts=200",
+        "samples_per_prompt=2",
+        "pass_samples=2",
+        "eval_every=500",
+        "checkpoint_every=500",
+    )
     options = Options(impl="reference", steps=2, set=small, runs_dir=tmp_path, experiment="compare")
     summary = launch(find_launcher("10"), options)
     run, results = Path(summary["path"]), summary["results"]
