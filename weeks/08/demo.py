@@ -124,7 +124,8 @@ show(figure, "08", "3-displacement")
 
 # %% [markdown]
 # Where two answers share tokens, what pushes one down takes the other along, and nothing in the loss asks for the
-# chosen one to become likelier. With large steps on a weak leash both fall: likelihood displacement. *Which curve of which panel would you put on a dashboard?*
+# chosen one to become likelier. With large steps on a weak leash both fall: likelihood displacement. *Which curve of
+# which panel would you put on a dashboard?*
 #
 # ## 4 Margin is not quality
 #
