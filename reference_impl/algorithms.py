@@ -312,12 +312,12 @@ def best_of_all(functions, settings):
 
 
 def any_of_each(functions, settings):
-    """As many samples of every prompt, whatever their reward."""
+    """As many samples of every prompt, whatever their reward: the control, no exercise."""
     return lambda rewards: rows_of(functions.random_per_prompt(rewards, settings.keep, seeded(settings)))
 
 
 def any_of_all(functions, settings):
-    """As many samples of the whole table, whatever their reward."""
+    """As many samples of the whole table, whatever their reward: the control, no exercise."""
     return lambda rewards: functions.random_k_overall(rewards, settings.keep * len(rewards), seeded(settings))
 
 
@@ -354,7 +354,7 @@ def on_policy_distillation(functions, settings):
 
 
 def sequence_distillation(functions, settings):
-    """Fine-tuning on the teacher's samples: of the teacher only its tokens are used."""
+    """Fine-tuning on the teacher's samples: of the teacher only its tokens are used. No exercise."""
     from torch.nn.functional import cross_entropy
 
     def loss(student_logits: "Tensor", teacher_logits: "Tensor", tokens: "Tensor", mask: "Tensor") -> "Tensor":

@@ -116,4 +116,10 @@ def test_the_nearest_name_is_offered_only_when_it_is_near():
 
 def test_every_row_has_a_source_and_a_formula():
     for name, row in ALGORITHMS.items():
-        assert row.name == name and row.paper and row.formula and row.needs
+        assert row.name == name and row.paper and row.formula
+
+
+def test_a_row_without_a_function_of_the_student_says_so():
+    for row in ALGORITHMS.values():
+        assert row.needs or "no exercise" in row.build.__doc__.lower()
+        assert row.plugs_in(row.week) == bool(row.needs) and not row.plugs_in("00")
