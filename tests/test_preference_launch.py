@@ -65,7 +65,7 @@ def test_an_algorithm_that_is_no_exercise_of_the_week_says_whose_functions_run(t
 
 def test_beta_follows_the_algorithm():
     """The book's code keeps the beta of DPO when only the loss is changed on the command line."""
-    assert [settle(name).beta for name in ("dpo", "simpo", "kto", "dpo-norm")] == [0.1, 2.0, 0.1, 2.0]
+    assert [settle(name).beta for name in ("dpo", "simpo", "kto", "dpo-norm")] == [0.3, 2.0, 0.5, 4.0]
     week_08 = find_launcher("08").settings
     assert resolve(week_08, "08", algorithm="dpo-norm", scale=None, overrides={}).beta == 2.0
 
