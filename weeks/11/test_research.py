@@ -19,6 +19,7 @@ HALF = "logits.float() before log_softmax: a bfloat16 has 3 digits"
 STABLE = "stay with log_softmax and torch.logaddexp: exp(-10000) is 0, and its log is -inf"
 UNUSED = "0 * (inf - inf) is NaN: log_softmax(...).clamp(min=-1e30) makes it 0 * 0"
 FEW = settings(max_examples=6)
+TWICE = settings(max_examples=2)  # thousands of draws each
 
 # --- overoptimization_fit ---------------------------------------------------------------------------------------------
 # Divergences that differ, in growing order: `steps` are the distances between them.
@@ -219,16 +220,15 @@ def bootstrap(differences, baseline, seed, draws=8000, dtype=torch.float64):
 
 
 @check("paired_bootstrap", "the mean of a - b, and the 2.5th and 97.5th percentiles of the draws' means")
-@FEW
-@given(seed=SEED, double=st.booleans(), flip=st.sampled_from([1, -1]))
-def test_bootstrap_interval(seed, double, flip):
-    dtype = torch.float64 if double else torch.float32
-    bootstrap([0.0, 0.0, 1.0 * flip], [0.0, 0.0, 0.0], seed, dtype=dtype)
-    bootstrap([0.0, 0.0, 2.0 * flip, 0.0, 0.0], [0.0] * 5, seed, dtype=dtype)
+@TWICE
+@given(seed=SEED)
+def test_bootstrap_interval(seed):
+    bootstrap([0.0, 0.0, 1.0], [0.0, 0.0, 0.0], seed)
+    bootstrap([0.0, 0.0, -2.0, 0.0, 0.0], [0.0] * 5, seed, draws=4000, dtype=torch.float32)
 
 
 @check("paired_bootstrap", "pairs stay together: what a seed does to both methods cancels")
-@FEW
+@TWICE
 @given(seed=SEED)
 def test_bootstrap_keeps_pairs_together(seed):
     bootstrap([1.0, 2.5, 1.0], [40.0, -8.0, 0.5], seed)
@@ -236,11 +236,11 @@ def test_bootstrap_keeps_pairs_together(seed):
 
 
 @check("paired_bootstrap", "each draw has as many differences as there are, with replacement")
-@FEW
+@TWICE
 @given(seed=SEED)
 def test_bootstrap_draws_with_replacement(seed):
-    bootstrap([2.0, 0.0], [1.0, 5.0], seed)
-    bootstrap([3.0, 0.0, 0.0, 0.0, 0.0, 0.0], [0.0] * 6, seed)
+    bootstrap([2.0, 0.0], [1.0, 5.0], seed, draws=1000)
+    bootstrap([3.0, 0.0, 0.0, 0.0, 0.0, 0.0], [0.0] * 6, seed, draws=4000)
 
 
 @check("paired_bootstrap", "all randomness comes from the generator: its state decides the interval")
