@@ -193,7 +193,7 @@ def machine() -> dict[str, Any]:
     return {
         "python": platform.python_version(),
         "versions": {name: metadata.version(name) for name in PACKAGES},
-        "platform": platform.platform(),
+        "platform": f"{platform.system()} {platform.machine()}",
         "processor": processor(),
         "cores": os.cpu_count(),
     }
