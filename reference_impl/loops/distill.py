@@ -57,7 +57,8 @@ def train_distillation(
     """Train `policy`; returns its held-out accuracy before and after.
 
     teach(policy, prompts, texts, rollout, rewards) -> the lesson, or None when nothing can be learned; loss_fn(student
-    logits, teacher logits, tokens, mask) -> scalar. Completions are the policy's own, or those of `sampler`.
+    logits, teacher logits, tokens, mask) -> scalar. Completions are the policy's own, or those of `sampler`; of these
+    are reward_mean (the verifier's) and response_length, and `taught` is the share of them that the lesson uses.
     """
     optimizer = torch.optim.AdamW(
         policy.parameters(), settings.lr, settings.betas, weight_decay=settings.weight_decay, fused=True
