@@ -17,7 +17,7 @@ import re
 import hypothesis
 
 from graders import oracle, paste, rules, verdict
-from graders.session import BrokenCheck, Floor, current
+from graders.session import NO_ANSWER, BrokenCheck, CheckFailed, Exchange, Floor, Stopped, current
 from graders.worker import no_dynamo
 
 MOST_EXAMPLES, FEWEST_EXAMPLES, EXAMPLES_A_WEEK = 15, 8, 400
@@ -79,9 +79,18 @@ def _mark(mark: Check, test):
 def run_check(mark: Check, test, grading, **fixtures) -> None:
     """Run one test: seeded, and with the floor of non-triviality verified when it passes."""
     grading.floor = Floor(needed=mark.floor)
+    grading.exchanges = []
     if _given(test):
         hypothesis.seed(grading.seed)(test)
-    test(**fixtures)
+    try:
+        test(**fixtures)
+    except (CheckFailed, Stopped) as failed:
+        from graders import diagnosis  # a green grading does without
+
+        seen = diagnosis.diagnose(grading, failed.failure, mark.robust, lambda: test(**fixtures))
+        grading.history += seen
+        raise
+    grading.history += grading.exchanges
     grading.floor.verify()
 
 
@@ -107,18 +116,31 @@ def compare(function: str, *args, grad=(), constants=None, tolerance=None, **kwa
     bounds = oracle.tolerance_for(arguments, tolerance), oracle.scale_for(arguments)
     oracle.feed_floor(expected, expected_gradients, *bounds)
 
-    reply = current().candidate.call(function, arguments, positional, (*grad, *constants), cotangents)
-    fail = functools.partial(verdict.fail_check, function, arguments, positional, reply=reply)
-    if reply.error:
-        fail(verdict.error_problem(reply.error))
     again = functools.cache(
         lambda: oracle.reference_answer(function, arguments, positional, grad, change=oracle.copy_of)
     )
-    verdict.check_result(expected, reply.value, arguments, bounds, fail, lambda: again()[0])
-    verdict.check_purity(arguments, reply, fail)
-    if grad:
-        fail = functools.partial(fail, leaves=(*grad, *constants))
-        verdict.check_gradients(expected_gradients, reply.gradients, constants, bounds, fail, lambda: again()[1])
+
+    def judge(reply):
+        fail = functools.partial(verdict.fail_check, function, arguments, positional, reply=reply)
+        if reply.error:
+            fail(verdict.error_problem(reply.error))
+        verdict.check_result(expected, reply.value, arguments, bounds, fail, lambda: again()[0])
+        verdict.check_purity(arguments, reply, fail)
+        if grad:
+            fail = functools.partial(fail, leaves=(*grad, *constants))
+            verdict.check_gradients(expected_gradients, reply.gradients, constants, bounds, fail, lambda: again()[1])
+
+    leaves = (*grad, *constants)
+    _exchange(judge, bounds, function, arguments, positional, leaves=leaves, cotangents=cotangents)
+
+
+def _exchange(judge, bounds: tuple[float, float], function: str, arguments, positional=None, **how) -> None:
+    """Call the submission, note the exchange for the diagnosis, and judge the reply."""
+    call = {"function": function, "arguments": arguments, "positional": positional, **how}
+    reply = current().candidate.call(**call)
+    current().exchanges.append(Exchange(call, reply, judge, bounds))
+    if not current().collecting or (reply.error and reply.error["kind"] in NO_ANSWER):
+        judge(reply)
 
 
 def returns(function: str, expected, *args, tolerance=None, **kwargs) -> None:
@@ -143,20 +165,21 @@ def raises(function: str, error: type[Exception], *args, match: str = "", **kwar
         pass
     else:
         raise BrokenCheck(f"the reference does not raise {error.__name__} here")
-    reply = current().candidate.call(function, arguments, positional)
-    fail = functools.partial(verdict.fail_check, function, arguments, positional, reply=reply)
     wanted = f"{error.__name__}" + (f" whose message contains {match!r}" if match else "")
-    if not reply.error:
-        fail(
-            rules.Problem(
-                "error", f"it must raise {error.__name__} here", wanted, f"returned {paste.show(reply.value)}"
-            )
-        )
-    if error.__name__ not in reply.error.get("bases", ()):
-        fail(verdict.error_problem(reply.error, expected=wanted))
-    if match and not re.search(match, reply.error["message"]):
-        got = f"{reply.error['type']}: {reply.error['message']}"
-        fail(rules.Problem("error", "the message does not name what is wrong", wanted, got))
+
+    def judge(reply):
+        fail = functools.partial(verdict.fail_check, function, arguments, positional, reply=reply)
+        if not reply.error:
+            got = f"returned {paste.show(reply.value)}"
+            fail(rules.Problem("error", f"it must raise {error.__name__} here", wanted, got))
+        if error.__name__ not in reply.error.get("bases", ()):
+            fail(verdict.error_problem(reply.error, expected=wanted))
+        if match and not re.search(match, reply.error["message"]):
+            got = f"{reply.error['type']}: {reply.error['message']}"
+            fail(rules.Problem("error", "the message does not name what is wrong", wanted, got))
+
+    bounds = oracle.tolerance_for(arguments, None), oracle.scale_for(arguments)
+    _exchange(judge, bounds, function, arguments, positional)
 
 
 def scenario(function: str, name: str, *inputs, tolerance=None, **settings) -> None:
@@ -175,13 +198,17 @@ def scenario(function: str, name: str, *inputs, tolerance=None, **settings) -> N
         )
     tol, scale = oracle.tolerance_for(arguments, tolerance), oracle.scale_for(arguments)
     oracle.feed_floor(expected, {}, tol, scale)
-    reply = current().candidate.call(function, arguments, scenario=name)
-    fail = functools.partial(verdict.fail_check, name, [("function", verdict.Name(function)), *given], 1, reply=reply)
-    if reply.error:
-        fail(verdict.error_problem(reply.error))
-    verdict.check_result(expected, reply.value, [], (tol, scale), fail)
-    if reply.moved:
-        fail(rules.Problem("global state", f"it changed {reply.moved[0]}"))
+
+    def judge(reply):
+        shown = [("function", verdict.Name(function)), *given]
+        fail = functools.partial(verdict.fail_check, name, shown, 1, reply=reply)
+        if reply.error:
+            fail(verdict.error_problem(reply.error))
+        verdict.check_result(expected, reply.value, [], (tol, scale), fail)
+        if reply.moved:
+            fail(rules.Problem("global state", f"it changed {reply.moved[0]}"))
+
+    _exchange(judge, (tol, scale), function, arguments, scenario=name)
 
 
 def call(function: str, *args, **kwargs):

@@ -103,19 +103,34 @@ def _failure(outcome: Outcome, score: WeekScore, paint: Painter) -> list[str]:
         title = f"{check.function}: the grader itself is broken in {check.test}; please report it"
     lines = [paint(_clip(f"✗ {title}", paint.width), "red", "bold")]
     lines += [f"  {line}" for line in textwrap.wrap(failure.words, paint.width - 2)[:4]]
+    wrong = failure.misconception
     if failure.line is not None:
         lines += [_clip(f"    line {failure.line}: {failure.source}", paint.width)]
     if failure.code and failure.kind != "import":
+        most = 4 if wrong else 8
         code = [_clip(line, 3 * paint.width) for line in failure.code.splitlines()]
         lines += [paint(f"  {'smallest input found' if failure.shrunk else 'input'}:", "dim")]
-        lines += [f"    {line}" for line in (code if len(code) <= 8 else [*code[:7], "…"])]
+        lines += [f"    {line}" for line in (code if len(code) <= most else [*code[: most - 1], "…"])]
     for name in ("expected", "got", "difference"):
         if text := getattr(failure, name):
             lines += [_clip(f"    {name:<10} {text}", 2 * paint.width)]
-    if failure.printed:
+    if wrong:
+        lines += _diagnosis(wrong, paint)
+    elif failure.printed:
         lines += [paint("  it printed:", "dim")]
         lines += [_clip(f"    {line}", paint.width) for line in failure.printed.splitlines()[-3:]]
     return lines
+
+
+def _diagnosis(wrong, paint: Painter) -> list[str]:
+    """Whose numbers these are, why that is wrong, what it does, where to read."""
+    lines = [
+        f"Your numbers equal “{wrong.name}”: {wrong.computed}.",
+        f"Why that is wrong: {wrong.why}. In training: {wrong.effect}.",
+        f"Read again: lesson section “{wrong.lesson}”",
+    ]
+    paragraphs = (textwrap.wrap(line, paint.width - 4, subsequent_indent="  ")[:3] for line in lines)
+    return [paint(f"  {line}", "yellow") for paragraph in paragraphs for line in paragraph]
 
 
 def _others(failing: list[Outcome], paint: Painter) -> list[str]:
@@ -134,7 +149,8 @@ def _others_by_function(failing: list[Outcome], paint: Painter) -> list[str]:
 
 def _kind(outcome: Outcome) -> str:
     kind = outcome.failure.kind if outcome.failure else outcome.status
-    return KINDS.get(kind, kind)
+    named = f", “{outcome.failure.misconception.name}”" if outcome.failure and outcome.failure.misconception else ""
+    return KINDS.get(kind, kind) + named
 
 
 def _unwritten(score: WeekScore, paint: Painter, short: bool) -> list[str]:

@@ -162,6 +162,7 @@ def _not_passed(outcome: Outcome) -> dict:
         "input": failure.code,
         "expected": failure.expected,
         "got": failure.got,
+        "misconception": failure.misconception.name if failure.misconception else None,
     }
 
 

@@ -1,11 +1,14 @@
 """What is being graded at this moment: where the words of a grader file (declare.py) find the candidate."""
 
 import importlib
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from types import ModuleType
 
-from graders.candidate import Candidate
+from graders.candidate import Candidate, Reply
 from graders.submission import Submission
+
+NO_ANSWER = ("hang", "crash", "import", "garbled")  # kinds of failure without numbers
 
 
 @dataclass
@@ -21,6 +24,8 @@ class Failure:
     printed: str = ""
     line: int | None = None
     source: str = ""
+    suspects: list = field(default_factory=list)  # misconceptions that give the same numbers here
+    misconception: object = None  # the one of them that it is, when that is certain (diagnosis.py)
     shrunk: bool = False  # the input is the smallest that hypothesis found
 
 
@@ -73,6 +78,17 @@ class Floor:
 
 
 @dataclass
+class Exchange:
+    """One call of the submission: the arguments of Candidate.call, the reply, and the check's judgment of replies,
+    which raises for a wrong one."""
+
+    call: dict
+    reply: Reply
+    judge: Callable[[Reply], None]
+    bounds: tuple[float, float]  # the tolerance and the scale of the inputs
+
+
+@dataclass
 class Grading:
     """One submission of one week, being graded."""
 
@@ -81,6 +97,9 @@ class Grading:
     seed: int = 0
     shrink: bool = True  # look for the smallest failing input
     floor: Floor = field(default_factory=Floor)
+    exchanges: list[Exchange] = field(default_factory=list)  # of the check that is running
+    history: list[Exchange] = field(default_factory=list)  # of all checks so far
+    collecting: bool = False  # exchange, but judge nothing (diagnosis.py)
     _reference: ModuleType | None = None
 
     @property

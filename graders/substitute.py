@@ -43,19 +43,25 @@ def checks(week: str) -> list:
 
 
 def failures(week: str, function: str, implementation: Callable, robust: bool = False) -> Iterator[tuple[str, Failure]]:
-    """The checks of one rung of `function` that this implementation fails: the test's name and the failure."""
+    """The checks of one rung of `function` that this implementation fails: the test's name and the failure. Which of
+    several misconceptions it is may be known only at the end."""
+    from graders.diagnosis import settle  # which is made of Substitutes
+
     declared = load_week(week)
     submission = Submission(declared, declared.stub, "", impl="substitute")
-    candidate = Substitute(submission, function, implementation)
+    grading = Grading(submission, Substitute(submission, function, implementation), shrink=False)
+    found = []
     for test in checks(week):
         if test.graded.function != function or test.graded.robust != robust:
             continue
-        session.set_current(Grading(submission, candidate, shrink=False))
+        session.set_current(grading)
         try:
             declare.run_check(test.graded, test, session.current())
         except (CheckFailed, Stopped) as failed:
+            found.append(failed.failure)
             yield test.__name__, failed.failure
         except AssertionError as error:  # in the check itself; any other error is the grader's
             yield test.__name__, Failure("claim", f"{type(error).__name__}: {error}")
         finally:
             session.set_current(None)
+    settle(grading, found)

@@ -5,7 +5,7 @@ import functools
 import torch
 
 from graders import oracle, paste, rules
-from graders.session import CheckFailed, Failure, Stopped, current
+from graders.session import NO_ANSWER, CheckFailed, Failure, Stopped, current
 
 
 class Name(str):
@@ -28,7 +28,7 @@ def fail_check(function, arguments, positional, problem, reply=None, leaves=()) 
         error.get("line"),
         error.get("source", ""),
     )
-    if current().shrink and problem.kind not in ("hang", "crash", "import", "garbled"):
+    if current().shrink and problem.kind not in NO_ANSWER:
         raise CheckFailed(failure)
     raise Stopped(failure)
 
@@ -106,7 +106,7 @@ def check_purity(arguments, reply, fail) -> None:
 def _same_bytes(a: torch.Tensor, b) -> bool:
     if type(b) is not torch.Tensor or a.dtype != b.dtype or a.shape != b.shape:
         return False
-    a, b = (t.detach().contiguous().reshape(-1).view(torch.uint8) for t in (a, b))
+    a, b = (t.detach().clone(memory_format=torch.contiguous_format).reshape(-1).view(torch.uint8) for t in (a, b))
     return torch.equal(a, b)
 
 

@@ -1,4 +1,5 @@
-"""The zoos: every known wrong implementation is rejected by its week's checks, every right variant is accepted."""
+"""The zoos: every known wrong implementation is rejected by its week's checks and named, every right variant is
+accepted, and what is wrong in a way of its own gets no name."""
 
 from collections import Counter
 
@@ -6,6 +7,7 @@ import pytest
 
 from graders import accepted, misconceptions
 from graders.exercises import load_week, weeks
+from graders.misconceptions.same import SAME, one_function
 from graders.substitute import failures
 
 GRADED = [week for week in weeks() if load_week(week).grader.is_file()]
@@ -20,18 +22,58 @@ def crashed(failure):
 
 @pytest.mark.filterwarnings("ignore:Detected call of `lr_scheduler.step")  # one of the misconceptions
 @pytest.mark.parametrize("week, wrong", WRONG, ids=[f"{week}-{m.function}-{m.name}" for week, m in WRONG])
-def test_the_checks_reject(week, wrong):
-    ordinary = [failure for _, failure in first(failures(week, wrong.function, wrong.implementation))]
+def test_the_checks_reject_it_and_name_it(week, wrong):
+    ordinary = named(failures(week, wrong.function, wrong.implementation))
     if not wrong.star:
         assert ordinary, "no check of the first rung rejects it"
-        return
-    assert not ordinary, f"star=True says that only the robust rung rejects it: {ordinary[0]}"
-    assert first(failures(week, wrong.function, wrong.implementation, robust=True)), "no robust check rejects it"
+    else:
+        assert not ordinary, f"star=True says that only the robust rung rejects it: {ordinary[0]}"
+    found = ordinary or named(failures(week, wrong.function, wrong.implementation, robust=True))
+    assert found, "no robust check rejects it"
+    names = [failure.misconception for failure in found if failure.misconception]
+    assert names, f"it is not named; suspects: {[[m.name for m in failure.suspects] for failure in found]}"
+    assert one_function(names[0], wrong), f"it is called {names[0].name!r}"
 
 
-def first(found):
-    """The first failure that is no crash, as a list; empty when there is none."""
-    return next(([(test, failure)] for test, failure in found if not crashed(failure)), [])
+def named(found):
+    """The failures that are no crash, up to the first that is named; all, when that is only known at the end."""
+    kept = []
+    for _, failure in found:
+        if not crashed(failure):
+            kept.append(failure)
+            if failure.misconception:
+                break
+    return kept
+
+
+def test_misconceptions_that_are_one_function_are_listed_by_their_names():
+    names = {(m.function, m.name) for _, m in WRONG}
+    assert {(function, name) for function, *pair in SAME for name in pair} <= names
+
+
+def doubled(rewards):
+    return 2 * rewards
+
+
+def mostly_includes_itself(rewards):  # the misconception on most inputs, not on all
+    return rewards - rewards.mean(-1, keepdim=True) + (rewards.shape[-1] == 3) * rewards
+
+
+def nearly_includes_itself(rewards):
+    return 1.001 * (rewards - rewards.mean(-1, keepdim=True))
+
+
+@pytest.mark.parametrize("function", [doubled, mostly_includes_itself, nearly_includes_itself])
+def test_another_mistake_gets_no_name(function):
+    found = [failure for _, failure in failures("05", "rloo_advantages", function)]
+    assert found and not any(failure.misconception for failure in found[:1])
+
+
+def test_a_right_value_with_a_wrong_gradient_is_told_from_a_wrong_value():
+    def detached(logprobs, rewards, mask, baseline=0.0):
+        return -((rewards - baseline) * (logprobs.detach() * mask).sum(1)).mean() + 0 * logprobs.sum()
+
+    assert not any(failure.misconception for _, failure in failures("05", "reinforce_loss", detached))
 
 
 @pytest.mark.parametrize("week, right", RIGHT, ids=[f"{week}-{r.function}-{r.note}" for week, r in RIGHT])

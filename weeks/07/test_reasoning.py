@@ -241,6 +241,7 @@ def test_reward_has_three_levels(text, target):
 def test_reward_with_a_format_weight(answer, target, weight):
     compare("verifiable_reward", f"So {tag(answer)}", target, weight)
     compare("verifiable_reward", f"So {box(answer)}", target, format_weight=weight)
+    compare("verifiable_reward", f"{tag('3')} No: {tag(answer)}", target, weight)
 
 
 @check("verifiable_reward", "the answer must be given as one: the right number in the prose earns nothing", floor=False)

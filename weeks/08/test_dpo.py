@@ -221,7 +221,7 @@ def test_step_clips_and_reports_the_norm_before(lengths, seed):
 
 @check("dpo_step", "without another word the gradient is clipped to norm 1")
 def test_step_clips_at_one_by_default():
-    update(RAGGED, max_grad_norm=None, odd_loss=True)
+    update([[2, 19, 17], [1, 18, 13]], max_grad_norm=None, odd_loss=True)  # long texts: the norm is above 1
 
 
 @check("dpo_step", "gradients that somebody left behind are not part of the update")
