@@ -20,7 +20,7 @@ SAME = {
     ),
     ("simpo_loss", "margin not scaled", "margin divided by beta"): "beta (d - ratio / beta) = beta d - ratio",
     ("log_odds_ratio", "1 - exp", "log1p of -exp"): (
-        "near p = 1 both lose the digits of 1 - exp(avg) before the logarithm; near p = 0 what log1p keeps of it is far "
+        "near p = 1 both lose the digits of 1 - exp(avg) before the logarithm; near p = 0 what log1p keeps is far "
         "below the last digit of avg, to which it is added"
     ),
     ("kto_loss", "kinds swapped", "sign of all"): "1 - sigma(x) = sigma(-x): swapping the two kinds negates every x",
