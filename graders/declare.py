@@ -20,7 +20,7 @@ from graders import oracle, paste, rules, verdict
 from graders.session import NO_ANSWER, BrokenCheck, CheckFailed, Exchange, Floor, Stopped, current
 from graders.worker import no_dynamo
 
-MOST_EXAMPLES, FEWEST_EXAMPLES, EXAMPLES_A_WEEK = 15, 8, 400
+MOST_EXAMPLES, FEWEST_EXAMPLES, EXAMPLES_A_WEEK = 15, 6, 400
 hypothesis.settings.register_profile(
     "rlhf-course",
     max_examples=MOST_EXAMPLES,

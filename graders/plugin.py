@@ -56,6 +56,7 @@ def pytest_load_initial_conftests(early_config, args):
     options = early_config.known_args_namespace
     if not options.file_or_dir and early_config.pluginmanager.hasplugin("xdist"):
         args[:0] = ["-n", "2", "--dist", "loadfile"]  # first, so that what is typed wins
+        os.environ.setdefault("OMP_NUM_THREADS", "1")  # two workers of two threads each would fight for the cores
     if not _weeks_named(options.file_or_dir):
         return
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # tiny tensors: threads cost more than they bring

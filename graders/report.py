@@ -180,7 +180,7 @@ def _stars(score: WeekScore, paint: Painter) -> list[str]:
         text = f"{lost.check.claim}. Remedy: {lost.remedy}"
         if lost.status == "broken":
             text = f"the grader itself is broken in {lost.check.test}: {lost.failure.words}"
-        lines += textwrap.wrap(f"{NO_STAR} {e.exercise.name}: {text}", paint.width, subsequent_indent="  ")[:2]
+        lines += textwrap.wrap(f"{NO_STAR} {e.exercise.name}: {text}", paint.width, subsequent_indent="  ")[:3]
     if len(lines) > 8:
         lines = [*lines[:7], "  … and more"]
     return ["", *(paint(line, "yellow") for line in lines)] if lines else []
