@@ -265,15 +265,18 @@ def test_the_sandbox_shows_no_files_and_no_network():
     import os, socket
     hidden = ("reference_impl", "solutions", "weeks", "tests", "graders/rules.py")
     seen = [p for p in hidden if os.path.exists({str(CHECKOUT)!r} + "/" + p)]
-    for path in ({str(CHECKOUT)!r} + "/x", "/usr/x", "/x"):
+    for path in ("/usr/x", "/x"):
         try: open(path, "w"); seen.append(path)
         except OSError: pass
+    try: open({str(CHECKOUT / "written-by-a-submission")!r}, "w")  # in a checkout under /tmp this is scratch space
+    except OSError: pass
     try: socket.socket().connect(("1.1.1.1", 53)); seen.append("network")
     except OSError: pass
     raise RuntimeError(f"seen {{seen}}, {{len([p for p in os.listdir('/proc') if p.isdigit()])}} processes")
     """
     for failure in failures(with_function(body), wrap=sandbox.wrap(), trusted=True):
         assert "seen [], 2 processes" in failure.words or "seen [], 3 processes" in failure.words
+    assert not (CHECKOUT / "written-by-a-submission").exists()
 
 
 def test_every_check_of_a_grader_is_expected():
