@@ -58,7 +58,10 @@ class LMOutput:
 
 
 class KVCache:
-    """Keys and values of the tokens seen so far, written into room that is allocated ahead and doubled when full."""
+    """Keys and values of the tokens seen so far, written into room that is allocated ahead and doubled when full.
+
+    Stored as (T, B, H, D), time first: a new token's keys lie in one piece of memory, and so do those of every step.
+    """
 
     def __init__(self, layers: int) -> None:
         self.layers: list[tuple[Tensor, Tensor] | None] = [None] * layers
@@ -68,31 +71,28 @@ class KVCache:
         return self.lengths[0]
 
     def update(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-        """Append keys and values (B, H, T, D); return those of all tokens so far."""
-        start, end = self.lengths[layer], self.lengths[layer] + keys.shape[2]
-        if self.layers[layer] is None or self.layers[layer][0].shape[2] < end:
-            self._grow(layer, keys, max(32, 2 * end))
+        """Append keys and values (T, B, H, D); return those of all tokens so far."""
+        start, end = self.lengths[layer], self.lengths[layer] + len(keys)
+        if self.layers[layer] is None or len(self.layers[layer][0]) < end:
+            self._grow(layer, max(32, 2 * end), keys)
         all_keys, all_values = self.layers[layer]
-        all_keys[:, :, start:end] = keys
-        all_values[:, :, start:end] = values
+        all_keys[start:end], all_values[start:end] = keys, values
         self.lengths[layer] = end
-        return all_keys[:, :, :end], all_values[:, :, :end]
+        return all_keys[:end], all_values[:end]
 
-    def _grow(self, layer: int, like: Tensor, room: int) -> None:
-        batch, heads, _, dim = like.shape
-        larger = (like.new_empty(batch, heads, room, dim), like.new_empty(batch, heads, room, dim))
+    def _grow(self, layer: int, room: int, like: Tensor) -> None:
+        larger = tuple(like.new_empty(room, *like.shape[1:]) for _ in range(2))
         if self.layers[layer] is not None:
             for new, old in zip(larger, self.layers[layer], strict=True):
-                new[:, :, : old.shape[2]] = old
+                new[: len(old)] = old
         self.layers[layer] = larger
 
     # The next two carry the names of transformers' DynamicCache, so that the rollout engine treats both alike.
     def batch_repeat_interleave(self, repeats: int) -> None:
-        for layer, pair in enumerate(self.layers):
-            used = [x[:, :, : self.lengths[layer]].repeat_interleave(repeats, dim=0) for x in pair]
-            self.layers[layer] = tuple(x.new_empty(len(x), x.shape[1], pair[0].shape[2], x.shape[3]) for x in used)
-            for new, old in zip(self.layers[layer], used, strict=True):
-                new[:, :, : self.lengths[layer]] = old
+        for layer, (keys, values) in enumerate(self.layers):
+            used = self.lengths[layer]
+            self.layers[layer], self.lengths[layer] = None, 0
+            self.update(layer, *(x[:used].repeat_interleave(repeats, dim=1) for x in (keys, values)))
 
     def batch_select_indices(self, indices: Tensor) -> None:
         """Row i becomes row indices[i], in the same memory: rows that stay where they are cost nothing."""
@@ -100,9 +100,9 @@ class KVCache:
         moved = places[indices != places]
         for layer, pair in enumerate(self.layers):
             for x in pair:
-                used = x[:, :, : self.lengths[layer]]
-                used.index_copy_(0, moved, used.index_select(0, indices[moved]))
-            self.layers[layer] = tuple(x[: len(indices)] for x in pair)
+                used = x[: self.lengths[layer]]
+                used.index_copy_(1, moved, used.index_select(1, indices[moved]))
+            self.layers[layer] = tuple(x[:, : len(indices)] for x in pair)
 
 
 class RMSNorm(nn.Module):
@@ -118,15 +118,18 @@ class RMSNorm(nn.Module):
 
 
 def rope_tables(position_ids: Tensor, frequencies: Tensor) -> tuple[Tensor, Tensor]:
-    """Cosines and sines of position * frequency: (B, T) and (D/2,) -> each (B, 1, T, D/2)."""
-    angles = position_ids[:, None, :, None] * frequencies
-    return angles.cos(), angles.sin()
+    """cos and -+sin of position * frequency, for `rotate`: (B, T) and (D/2,) -> each (B, T, 1, 1, D)."""
+    angles = position_ids[:, :, None, None, None] * frequencies
+    cos, sin = angles.cos(), angles.sin()
+    return torch.cat((cos, cos), dim=-1), torch.cat((-sin, sin), dim=-1)
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Turn the pair (x_i, x_{i + D/2}) by its position's angle; x is (..., B, H, T, D)."""
-    a, b = x.chunk(2, dim=-1)
-    return torch.cat((a * cos - b * sin, b * cos + a * sin), dim=-1).to(x.dtype)
+    """Turn the pair (a, b) = (x_i, x_{i + D/2}) by its position's angle: (a cos - b sin, b cos + a sin).
+
+    x is (B, T, ..., D). Rolled by D/2, the row (a, b) becomes (b, a).
+    """
+    return (x * cos + x.roll(x.shape[-1] // 2, dims=-1) * sin).to(x.dtype)
 
 
 class Attention(nn.Module):
@@ -148,16 +151,30 @@ class Attention(nn.Module):
         # one product for all three projections, one norm and one rotation for queries and keys: the model is so small
         # that the number of operations costs more than their size
         weight = torch.cat((self.q_proj.weight, self.k_proj.weight, self.v_proj.weight))
-        heads = F.linear(x, weight).view(batch, length, 3, -1, self.head_dim).permute(2, 0, 3, 1, 4)  # (3, B, H, T, D)
-        scale = torch.stack((self.q_norm.weight, self.k_norm.weight))[:, None, None, None]
-        normed = F.rms_norm(heads[:2], (self.head_dim,), eps=self.q_norm.eps) * scale
-        q, k = rotate(normed, cos, sin)
-        v = heads[2]
+        heads = F.linear(x, weight).view(batch, length, 3, -1, self.head_dim)  # (B, T, 3, H, D)
+        scale = torch.stack((self.q_norm.weight, self.k_norm.weight))[:, None]
+        normed = F.rms_norm(heads[:, :, :2], (self.head_dim,), eps=self.q_norm.eps) * scale
+        q, k = rotate(normed, cos, sin).permute(2, 1, 0, 3, 4)  # each (T, B, H, D)
+        v = heads[:, :, 2].transpose(0, 1)
         if cache is not None:
             k, v = cache.update(layer, k, v)
-        # without a mask: a single query may see every key, several queries start the text and see their past
-        x = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=mask is None and length > 1)
-        return self.o_proj(x.transpose(1, 2).reshape(batch, length, -1))
+        if length == 1:
+            x = attend_once(q, k, v, mask)
+        else:
+            q, k, v = (x.permute(1, 2, 0, 3) for x in (q, k, v))
+            x = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=mask is None).transpose(1, 2)
+        return self.o_proj(x.reshape(batch, length, -1))
+
+
+def attend_once(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
+    """softmax(q k / sqrt(D)) v of one query: q is (1, B, H, D), k and v are (T, B, H, D) -> (B, H, D).
+
+    The same as F.scaled_dot_product_attention, whose thousands of tiny matrix products take twice as long on a CPU.
+    """
+    scores = (q * k).sum(-1) * q.shape[-1] ** -0.5  # (T, B, H)
+    if mask is not None:
+        scores = scores.masked_fill(~mask[:, 0, 0].T[:, :, None], -torch.inf)
+    return (scores.softmax(0)[..., None] * v).sum(0)
 
 
 class SwiGLU(nn.Module):
