@@ -19,7 +19,9 @@ if TYPE_CHECKING:  # the table is read before torch is needed, by `rlhf train --
 class Algorithm:
     """One row: name, week, functions used, how they are put together, settings of its own, source and formula.
 
-    `book` and `trl` say how the book's code and TRL 1.16 do it otherwise; "none" where they do not have it.
+    `book` and `trl` say how the book's code and TRL 1.16 do it otherwise; "none" where they do not have it. `reads` are
+    the settings that not every algorithm of the week reads: given to one that does not, they are refused. `ratio`: its
+    loss corrects for a policy that has moved since the rollout, so it may take several steps on one.
     """
 
     name: str
@@ -31,6 +33,8 @@ class Algorithm:
     book: str
     trl: str
     defaults: dict[str, Any] = field(default_factory=dict)
+    reads: tuple[str, ...] = ()
+    ratio: bool = False
 
     def plugs_in(self, week: str) -> bool:
         """Does a run of `week` train with the functions of --impl? Otherwise it is reference_impl's alone.
@@ -536,6 +540,7 @@ _ROWS = [
         paper="Ahmadian et al. 2024, arXiv:2402.14740; book ch. 6",
         formula="-(1/B) sum_i (r_i - mean of the group's other r) sum_t log pi_it",
         defaults={"aggregate": "sequence_sum"},
+        reads=("aggregate",),
         book="mean over each completion's tokens; 4 steps a rollout without a ratio",
         trl="a ratio a sequence, clipped at 0.2; KL in the reward, beta 0.05; G = 2",
     ),
@@ -547,6 +552,8 @@ _ROWS = [
         paper="Schulman et al. 2017, arXiv:1707.06347; book ch. 6",
         formula="-min(rho A, clip(rho, 1-e, 1+e) A) + value loss, A by GAE, rho = pi/pi_old a token",
         defaults={"aggregate": "token_mean"},
+        reads=("clip_low", "clip_high", "aggregate", "gamma", "lam", "value_lr", "value_clip"),
+        ratio=True,
         book="mean of each completion; one pass; critic at the policy's rate; lam 0.98",
         trl="none (removed)",
     ),
@@ -558,6 +565,8 @@ _ROWS = [
         paper="Shao et al. 2024, arXiv:2402.03300; book ch. 6",
         formula="-min(rho A, clip(rho) A) + beta k3, A = (r - group mean) / group std, mean of each completion",
         defaults={"aggregate": "sequence_mean"},
+        reads=("clip_low", "clip_high", "beta", "aggregate"),
+        ratio=True,
         book="eps 1e-8 in the std: equal rewards give advantages of up to 0.8",
         trl="loss_type grpo; the default is dapo; eps 1e-4 as ours",
     ),
@@ -569,6 +578,8 @@ _ROWS = [
         paper="Liu et al. 2025, arXiv:2503.20783; book ch. 6",
         formula="-min(rho A, clip(rho) A), A = r - group mean, sum over tokens / (B max_length)",
         defaults={"aggregate": "constant"},
+        reads=("clip_low", "clip_high", "beta", "aggregate"),
+        ratio=True,
         book="drops the std only: the mean of each completion, and so the length bias, stays",
         trl="loss_type dr_grpo, with scale_rewards none",
     ),
@@ -580,6 +591,8 @@ _ROWS = [
         paper="Yu et al. 2025, arXiv:2503.14476; book ch. 6",
         formula="GRPO with clip 0.2/0.28, token mean, no flat groups, penalty near the length limit",
         defaults={"aggregate": "token_mean", "clip_high": 0.28, "dynamic_sampling": True, "overlong_cache": 8},
+        reads=("clip_low", "clip_high", "beta", "aggregate"),
+        ratio=True,
         book="token mean of each micro-batch of 2; groups drop only when all are 0 or all are 1",
         trl="the token mean is the default; no dynamic sampling",
     ),
@@ -591,6 +604,8 @@ _ROWS = [
         paper="Zheng et al. 2025, arXiv:2507.18071",
         formula="-min(s A, clip(s, 1-3e-4, 1+4e-4) A), s = exp(mean_t log rho_t) a completion",
         defaults={"clip_low": 3e-4, "clip_high": 4e-4},
+        reads=("clip_low", "clip_high"),
+        ratio=True,
         book="clips at 0.2, where it hardly ever binds",
         trl="importance_sampling_level sequence with loss_type grpo",
     ),
@@ -602,6 +617,8 @@ _ROWS = [
         paper="MiniMax 2025, arXiv:2506.13585",
         formula="-sg(clip(rho, 0, 5)) A log pi, token mean",
         defaults={"clip_low": 1.0, "clip_high": 4.0},
+        reads=("clip_low", "clip_high"),
+        ratio=True,
         book="mean of each completion; clips to 0.8 ... 1.4",
         trl="clamps above only, epsilon_high is the bound itself; ours 0 ... 5 is the same as 5 there",
     ),
@@ -613,6 +630,8 @@ _ROWS = [
         paper="Gao et al. 2025, arXiv:2511.20347",
         formula="-(4/tau) sigma(tau (rho - 1)) A, tau = 1.0 where A > 0, else 1.05",
         defaults={"aggregate": "sequence_mean"},
+        reads=("aggregate",),
+        ratio=True,
         book="the same",
         trl="the same",
     ),
@@ -624,6 +643,8 @@ _ROWS = [
         paper="Tajwar et al. 2026, arXiv:2602.02710",
         formula="-min(rho A, clip(rho) A), A = (r - group mean) / group mean, sum over tokens / (B max_length)",
         defaults={"aggregate": "constant"},
+        reads=("clip_low", "clip_high", "aggregate"),
+        ratio=True,
         book="mean over each completion's tokens, no ratio",
         trl="none",
     ),
@@ -642,6 +663,7 @@ _ROWS = [
         paper="Lambert et al. 2024, arXiv:2411.15124; DeepSeek-AI 2025, arXiv:2501.12948; book ch. 7",
         formula="RLOO with r = 1 if the extracted answer matches, format_weight if it does not, 0 without an answer",
         defaults={"aggregate": "sequence_sum"},
+        reads=("aggregate",),
         book="adds 0.5 of a format score and partial credit for near answers",
         trl="reward functions; symbolic equality by math-verify",
     ),
@@ -653,6 +675,7 @@ _ROWS = [
         paper="Rafailov et al. 2023, arXiv:2305.18290; book ch. 8",
         formula="-log sigma(beta D), D = log-ratio of chosen minus log-ratio of rejected",
         defaults={"beta": 0.1},
+        reads=("beta", "label_smoothing"),
         book="the same formula; log-probs summed in bf16, ours in float32",
         trl="loss_type sigmoid",
     ),
@@ -664,6 +687,7 @@ _ROWS = [
         paper="Mitchell 2023, a note on DPO with noisy preferences; book ch. 8",
         formula="-(1 - e) log sigma(beta D) - e log sigma(-beta D)",
         defaults={"beta": 0.1, "label_smoothing": 0.1},
+        reads=("beta", "label_smoothing"),
         book="the same; 0.1 is fixed",
         trl="none: sigmoid ignores label_smoothing, and robust is another form",
     ),
@@ -675,6 +699,7 @@ _ROWS = [
         paper="Azar et al. 2023, arXiv:2310.12036; book ch. 8",
         formula="(D - 1 / (2 beta))^2, D of length-averaged log-probs",
         defaults={"beta": 0.1},
+        reads=("beta",),
         book="summed log-probs: target 5 for a whole answer",
         trl="loss_type ipo: averaged log-probs, as ours",
     ),
@@ -686,6 +711,7 @@ _ROWS = [
         paper="Lambert et al. 2024, arXiv:2411.15124 section 5; book ch. 8",
         formula="-log sigma(beta D), D of length-averaged log-probs",
         defaults={"beta": 2.0},
+        reads=("beta",),
         book="the same",
         trl="loss_type sigmoid_norm",
     ),
@@ -697,6 +723,7 @@ _ROWS = [
         paper="D'Oosterlinck et al. 2024, arXiv:2408.06266; book ch. 8",
         formula="-sigma(beta h_w) + sigma(beta h_l), h = log pi/ref of chosen (w) and rejected (l)",
         defaults={"beta": 0.1},
+        reads=("beta",),
         book="the same",
         trl="plus a constant 1: the same gradient",
     ),
@@ -708,6 +735,7 @@ _ROWS = [
         paper="D'Oosterlinck et al. 2024, arXiv:2408.06266; book ch. 8",
         formula="sigma(beta h_w) - sigma(beta (h_w - h_l))",
         defaults={"beta": 0.1},
+        reads=("beta",),
         book="the same",
         trl="plus a constant 1: the same gradient",
     ),
@@ -719,6 +747,7 @@ _ROWS = [
         paper="Meng et al. 2024, arXiv:2405.14734; book ch. 8",
         formula="-log sigma(beta (a_w - a_l - ratio)), a = log-prob averaged over the response's tokens",
         defaults={"beta": 2.0, "gamma_beta_ratio": 0.5},
+        reads=("beta", "gamma_beta_ratio"),
         book="the same",
         trl="CPO trainer: the margin is gamma itself, beta times ours",
     ),
@@ -730,6 +759,7 @@ _ROWS = [
         paper="Hong et al. 2024, arXiv:2403.07691; book ch. 8",
         formula="-a_w - lam log sigma(log odds(a_w) - log odds(a_l)), odds = p / (1 - p), p = exp(a)",
         defaults={"lam": 0.1},
+        reads=("lam",),
         book="the same; a third forward pass for the NLL",
         trl="NLL over prompt and response",
     ),
@@ -741,6 +771,7 @@ _ROWS = [
         paper="Ethayarajh et al. 2024, arXiv:2402.01306; book ch. 8",
         formula="w (1 - sigma(+-beta (h - kl))), + for good, - for bad; kl = max(mean h of mismatched pairs, 0)",
         defaults={"beta": 0.1},
+        reads=("beta", "desirable_weight", "undesirable_weight"),
         book="reference point from the batch's own rejected answers; two means, twice ours",
         trl="the same mismatched pairs within the batch, one mean",
     ),
@@ -792,6 +823,7 @@ _ROWS = [
         paper="Gao et al. 2022, arXiv:2210.10760; book ch. 14",
         formula="RLOO and best-of-n against a proxy; gold = d (alpha - beta log d), d (alpha - beta d), d = sqrt(KL)",
         defaults={"aggregate": "sequence_sum", "reward": "proxy", "kl_penalty": 0.0},
+        reads=("aggregate",),
         book="none",
         trl="none",
     ),
@@ -802,6 +834,7 @@ _ROWS = [
         build=on_policy_distillation,
         paper="Agarwal et al. 2023, arXiv:2306.13649; Lu and Thinking Machines Lab 2025; book ch. 12",
         formula="KL(student || teacher) of whole next-token distributions on the student's samples, token mean",
+        reads=("jsd_beta",),
         book="none",
         trl="gkd: both sides' logits over a temperature of 0.9, beta 0.5",
     ),
@@ -823,6 +856,7 @@ _ROWS = [
         paper="Huebotter et al. 2026, arXiv:2601.20802; book ch. 12",
         formula="KL(pi(. | prompt) || sg pi(. | a right answer, prompt)) over the top K tokens and one bucket",
         defaults={"habit": "shown"},
+        reads=("top_k",),
         book="the same loss; over the tokens of a prompt's group, then the mean of prompts",
         trl="experimental.sdpo",
     ),

@@ -89,6 +89,16 @@ class RLSettings(ModelSettings):
         self._fill("kl_penalty", 0.0 if self.reward == "verifier" else 0.5)
         return self
 
+    @model_validator(mode="after")
+    def _on_policy(self) -> Self:
+        row = ALGORITHMS.get(self.algorithm)
+        if row is not None and not row.ratio and self.epochs * self.minibatches > 1:
+            raise ValueError(
+                f"{self.algorithm} has no importance ratio, so all steps on a rollout but the first would follow a "
+                "wrong gradient: leave epochs and minibatches at 1"
+            )
+        return self
+
 
 class PPOSettings(RLSettings):
     """Week 06: several updates on each rollout, held back by a clip."""
@@ -117,6 +127,9 @@ class ReasoningSettings(RLSettings):
     scaling_prompts: int = Field(256, ge=1, description="held-out prompts behind the scaling curves")
     scaling_samples: int = Field(64, ge=1, description="samples of each of them (N)")
     scaling_terms: int | None = Field(None, ge=3, description="terms of these problems; default: as in training")
+    reward: Literal["verifier"] = Field(
+        "verifier", description="the week's own reward, which is your verifier; a reward model is for scorer="
+    )
     scorer: str | None = Field(
         None, description="what best-of-n goes by: a run of week 03 or 04; default: the policy's own log-prob"
     )
@@ -293,6 +306,8 @@ def resolve(
     row = find_algorithm(week, chosen, file["algorithms"])
     if scale not in file["scales"]:
         raise UserError(f"Week {week} has no scale {scale!r}{nearest(scale, file['scales'])}")
+    if experiment is None:
+        refuse_unread(row, overrides, file["algorithms"])
     known = {key: value for key, value in row.defaults.items() if key in schema.model_fields}  # another week's row
     layers = [known, file["defaults"], file["scales"][scale], file["algorithm_overrides"].get(chosen)]
     layers += [file["experiment_overrides"].get(experiment), overrides]
@@ -303,6 +318,14 @@ def resolve(
     if not row.plugs_in(week):
         values["impl"] = "reference"
     return checked(schema, values)
+
+
+def refuse_unread(row: Algorithm, overrides: dict[str, Any], names: list[str]) -> None:
+    """A setting of another algorithm's loss would change nothing, in silence: UserError."""
+    for key in overrides:
+        readers = [name for name in names if key in ALGORITHMS[name].reads]
+        if readers and row.name not in readers:
+            raise UserError(f"{key} has no effect on {row.name}; it is read by: {', '.join(readers)}.")
 
 
 def week_config(week: str) -> dict[str, Any]:
