@@ -23,6 +23,7 @@ def overoptimization_fit(kl: Tensor, gold: Tensor, kind: str) -> tuple[float, fl
     Shapes:  kl (K,), gold (K,) -> (alpha, beta), two floats. gold is measured from the initial policy's reward.
     Edges:   a point at kl = 0 is allowed and changes nothing (d log d is 0 there, not NaN). ValueError that names the
              value for another kind; ValueError for a negative kl and for fewer than two different positive kl.
+             Star: float32 measurements with a kl of 1e-4 or 1e4 are fitted in float64.
     Example: kl [1, 4, 16], gold [0.9, 1.6, 2.4], "bon" -> (1.0, 0.1)
     Source:  Gao, Schulman and Hilton 2022, arXiv:2210.10760 section 3; book ch. 14, over-optimization.
     """
@@ -62,7 +63,8 @@ def paired_bootstrap(a: Tensor, b: Tensor, draws: int, generator: torch.Generato
     Shapes:  a (K,), b (K,), entry k of both from the same seed -> (diff, low, high), three Python floats.
     Edges:   pairs stay together: resample the differences, not a and b separately. All randomness comes from
              `generator`: the same generator state gives the same interval. K = 1 gives an interval of width 0.
-             ValueError when a and b differ in length, are empty, or draws < 1.
+             ValueError when a and b differ in length, are empty, or draws < 1. Star: small differences of large
+             float32 numbers (half a point in a million) keep their digits.
     Example: a [3, 5, 4], b [1, 3, 2] -> (2.0, 2.0, 2.0), whatever the draws: every seed says 2
     Source:  Efron and Tibshirani 1993, "An Introduction to the Bootstrap", ch. 13; Agarwal et al. 2021,
              arXiv:2108.13264; book ch. 16, evaluation.
@@ -79,7 +81,7 @@ def experiment_slug(date: datetime.date | str, title: str) -> str:
              one "-", and none stands at the ends.
     Edges:   date is a datetime.date (a datetime counts by its day) or ISO text "2026-11-05"; other text is a
              ValueError. Letters outside ASCII are other characters. A title without any letter a-z or digit is a
-             ValueError.
+             ValueError. Star: so are digits of other scripts; a year before 1000 has four digits too.
     Example: "2026-11-05", "  GRPO vs. RLOO: G=8?" -> "2026-11-05-grpo-vs-rloo-g-8"
     Source:  the experiment logs of this course, `rlhf experiment new`.
     """
