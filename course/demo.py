@@ -98,9 +98,12 @@ def table(summaries: dict[str, dict[str, Any]]) -> Table:
 
 
 def plain_table(results: dict[str, dict[str, Any]]) -> Table:
-    """Every result of every run, for a week that does not train a language model on a task."""
+    """The results of every run, for a week that does not train a language model on a task.
+
+    Not the curve "best of 1, 2, 4, ... by each": that is the runs' figure, and their summary.json has its numbers.
+    """
     result_table = Table("result", *results, box=None, pad_edge=False)
-    for key in dict.fromkeys(key for result in results.values() for key in result):
+    for key in dict.fromkeys(key for result in results.values() for key in result if "best of" not in key):
         result_table.add_row(key, *(f"{result[key]:.4g}" if key in result else "" for result in results.values()))
     return result_table
 
