@@ -11,7 +11,6 @@ import csv
 import io
 import json
 import shlex
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean, stdev
@@ -76,7 +75,7 @@ def produce(reference: Reference) -> Path:
     folder.mkdir(exist_ok=True)
     target = folder / f"{reference.name}.csv"
     write_text(target, curves_csv([Path(run["path"]) for run in runs]))
-    about = {"command": command(), "seeds": seeds, "settings": {}, "results": {}, "seconds": {}, **machine()}
+    about = {"command": command(reference), "seeds": seeds, "settings": {}, "results": {}, "seconds": {}, **machine()}
     for name in algorithms:
         mine = [run for run in runs if read_yaml(Path(run["path"]) / "config.yaml")["algorithm"] == name]
         settings = read_yaml(Path(mine[0]["path"]) / "config.yaml")
@@ -132,9 +131,13 @@ def spread(results: list[dict[str, float]]) -> dict[str, dict[str, float]]:
     return {key: {name: round(number, 5) for name, number in item.items()} for key, item in summary.items()}
 
 
-def command() -> str:
-    """The command line that made the file, as one would type it."""
-    return shlex.join(["python", "-m", "reference_impl.runs.reference", *sys.argv[1:]])
+def command(reference: Reference) -> str:
+    """The command line that makes the file, wherever the runs are kept."""
+    words = ["python", "-m", "reference_impl.runs.reference", "--week", reference.week, "--seeds", reference.seeds]
+    words += ["--name", reference.name] if reference.name != "curves" else []
+    words += ["--algorithms", *reference.algorithms] if reference.algorithms else []
+    words += ["--set", *reference.set] if reference.set else []
+    return shlex.join(words)
 
 
 if __name__ == "__main__":
