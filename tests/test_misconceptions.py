@@ -9,6 +9,7 @@ from graders import accepted, misconceptions
 from graders.exercises import load_week, weeks
 from graders.misconceptions.same import SAME, one_function
 from graders.substitute import failures
+from graders.table import README, page
 
 GRADED = [week for week in weeks() if load_week(week).grader.is_file()]
 WRONG = [(week, wrong) for week in GRADED for wrong in misconceptions.load(week)]
@@ -102,3 +103,12 @@ def test_every_function_has_eight_misconceptions_and_three_right_variants(week):
     names = [exercise.name for exercise in load_week(week).exercises]
     assert {name: wrong[name] for name in names if wrong[name] < 8} == {}
     assert {name: right[name] for name in names if right[name] < 3} == {}
+
+
+def test_the_zoos_are_as_large_as_promised():
+    assert len(WRONG) >= 300
+    assert len(RIGHT) >= 3 * sum(len(load_week(week).exercises) for week in GRADED)
+
+
+def test_the_table_of_both_zoos_is_the_one_that_the_declarations_give():
+    assert README.read_text(encoding="utf-8") == page(), "run `python -m graders.table`"

@@ -64,7 +64,7 @@ class FirstRewardModel:
         """Held-out accuracy at one half, and AUC: how often a right completion scores above a wrong one."""
         scores = self.scores()
         hits = (scores > 0.5) == (self.held_out_correct == 1)
-        return {"eval_accuracy": hits.float().mean().item(), "auc": auc(scores, self.held_out_correct)}
+        return {"accuracy_orm": hits.float().mean().item(), "auc": auc(scores, self.held_out_correct)}
 
     @torch.no_grad()
     def report(self, functions) -> dict[str, float]:
@@ -78,7 +78,7 @@ class FirstRewardModel:
         final = self.measure()
         return {
             "reward model: training completions": float(len(self.correct)),
-            "reward model: held-out accuracy": final["eval_accuracy"],
+            "reward model: held-out accuracy": final["accuracy_orm"],
             "guessing the commoner label": max(share, 1 - share),
             "reward model: AUC": final["auc"],
             "base model's log-prob: AUC": auc(logprobs, self.held_out_correct),

@@ -35,7 +35,8 @@ PANELS = (  # metric, axis label; a run shows the first of those that it logged
     ("loss_orm", "loss: outcome model"),
     ("loss_prm", "loss: process model"),
     ("eval_loss", "held-out loss"),
-    ("eval_accuracy", "held-out accuracy of the (implicit) reward"),
+    ("accuracy_orm", "held-out accuracy of the reward model"),
+    ("eval_accuracy", "held-out accuracy of the implicit reward"),
     ("chosen_logps", "log-prob of chosen"),
     ("rejected_logps", "log-prob of rejected"),
     ("eval_margin", "held-out margin"),
@@ -56,7 +57,7 @@ PANELS = (  # metric, axis label; a run shows the first of those that it logged
     ("grad_norm", "gradient norm"),
     ("loss", "training loss"),
 )
-SHARES = {"reward_mean", "sampled_accuracy", "greedy_accuracy", "eval_accuracy"}  # drawn from 0 to 1
+SHARES = {"reward_mean", "sampled_accuracy", "greedy_accuracy", "accuracy_orm", "eval_accuracy"}  # drawn from 0 to 1
 UNPLOTTED_DIFFERENCES = {"seed", "impl", "threads", "algorithm", "checkpoint_every"}
 
 
