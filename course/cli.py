@@ -8,6 +8,7 @@ COMMANDS = {  # name: (module, one line)
     "train": ("course.train", "train one of a week's algorithms, with your own functions plugged in"),
     "hint": ("course.hint", "the next hint for a function, one rung at a time"),
     "experiment": ("course.experiment", "a dated log for an experiment of your own: question, prediction, results"),
+    "notebook": ("course.notebook", "weeks as nbgrader notebooks, and forks as nbgrader submissions"),
     "replicate": ("course.replicate", "a published claim at nano scale, over several seeds, with an interval"),
 }
 
