@@ -20,15 +20,15 @@ seed = 0  # of the inputs that the checks draw
 seed = {seed}  # the grade is decided on inputs that the students' copy does not draw
 ### END HIDDEN TESTS
 credit("{week}", "{function}", seed)"""
-HOW = """Write each function in its own cell and run the cell below it: it grades what you have written so far and returns
-the points, the share of the function's checks that pass. Helper functions and imports may stand in any cell.
+HOW = """Write each function in its own cell and run the cell below it: it grades what you have written so far and
+returns the points, the share of the function's checks that pass. Helper functions and imports may stand in any cell.
 
-The same exercise as a file is [`{file}`]({file}): the notebook and `uv run pytest weeks/{week}` ask the same checks.
+The same exercise as a file is [`{name}`]({file}): the notebook and `uv run pytest weeks/{week}` ask the same checks.
 
 {conventions}"""
 AFTER = """## Now train with it
 
-Copy your functions into [`{file}`]({file}) and train: `uv run rlhf train {week} --impl student`. The experiments, the
+Copy your functions into [`{name}`]({file}) and train: `uv run rlhf train {week} --impl student`. The experiments, the
 discussion questions and the further reading stand in the [lesson]({lesson})."""
 
 
@@ -46,8 +46,7 @@ def source_notebook(week: Week, hidden_seed: int = HIDDEN_SEED) -> dict:
         cells.append(markdown(f"task-{number}", _task(number, exercise)))
         answered = answer(stub.functions[name], solution.functions[name])
         cells += [answer_cell(f"answer-{name}", answered), test_cell(week, exercise, hidden_seed)]
-    file, lesson = _up(week, f"{week.module}.py"), _up(week, "README.md")
-    cells.append(markdown("after", AFTER.format(file=file, lesson=lesson, week=week.week)))
+    cells.append(markdown("after", AFTER.format(**_places(week))))
     return notebook([cell for cell in cells if cell["source"]])
 
 
@@ -119,8 +118,13 @@ def opening(week: Week) -> list[dict]:
         cells.append(markdown(f"lesson-{len(cells)}", text))
     conventions = ast.get_docstring(ast.parse(week.stub.read_text(encoding="utf-8"))) or ""
     conventions = conventions.partition("\n\n")[2]  # after the line that says which file to fill in
-    how = HOW.format(file=_up(week, f"{week.module}.py"), week=week.week, conventions=conventions)
+    how = HOW.format(conventions=conventions, **_places(week))
     return [*cells, markdown("how", f"## How this notebook works\n\n{how}".strip())]
+
+
+def _places(week: Week) -> dict[str, str]:
+    name = f"{week.module}.py"
+    return {"week": week.week, "name": name, "file": _up(week, name), "lesson": _up(week, "README.md")}
 
 
 def _up(week: Week, path: str) -> str:

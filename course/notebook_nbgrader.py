@@ -5,7 +5,6 @@ them: whoever controls the kernel controls the score. Here no cell of a student 
 cells do, restored from the gradebook; the student's code goes to the graders' sandbox as text.
 """
 
-import os
 import tempfile
 from pathlib import Path
 
@@ -15,7 +14,7 @@ from nbgrader.preprocessors import ClearSolutions, Execute, NbGraderPreprocessor
 from nbgrader.utils import setenv
 from traitlets import Bool
 
-from course.notebook_build import student_sources, stub_parts
+from course.notebook_build import stub_parts, student_sources
 from course.notebook_cells import module
 from course.notebook_grade import ANSWERS, TRUST
 from graders.exercises import load_week
