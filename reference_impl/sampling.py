@@ -18,6 +18,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from reference_impl.logprobs import large_vocabulary, score_large
+
 CHUNK_ELEMENTS = 2**24  # logits that `score` works on at a time, which bounds its temporary copies to 64 MB
 
 
@@ -166,12 +168,19 @@ def assemble(steps, prompt_ids: list[list[int]], group: int, eos_id: int, pad_id
     return Rollout(input_ids, attention_mask, response_mask, aligned, finished, prompt_lengths)
 
 
-def score(model: nn.Module, input_ids: Tensor, attention_mask: Tensor, temperature: float = 1.0) -> Tensor:
+def score(
+    model: nn.Module, input_ids: Tensor, attention_mask: Tensor, temperature: float = 1.0, mask: Tensor | None = None
+) -> Tensor:
     """Log-prob of every token given those before it: (B, T) float32, entry 0 is 0; differentiable.
 
     log softmax(z / T)[token] = z[token] / T - logsumexp(z / T), without a second (B, T, V) tensor of log-probs.
-    `temperature` 0 (greedy) scores at 1, as `generate` does.
+    `temperature` 0 (greedy) scores at 1, as `generate` does. `mask` (B, T) says which tokens will be used: a model with
+    a large vocabulary computes no others, and gives 0 there.
     """
+    if large_vocabulary(model):
+        return score_large(
+            model, input_ids, attention_mask, temperature or 1.0, attention_mask if mask is None else mask
+        )
     logits = model(input_ids=input_ids, attention_mask=attention_mask).logits[:, :-1]
     labels = input_ids[:, 1:]
     rows = max(1, CHUNK_ELEMENTS // (logits[0].numel() or 1))

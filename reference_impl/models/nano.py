@@ -281,7 +281,11 @@ class NanoLM(nn.Module):
         logits_to_keep: int = 0,
     ) -> LMOutput:
         output = self.model(input_ids, attention_mask, position_ids, past_key_values, use_cache)
-        output.logits = output.last_hidden_state[:, -logits_to_keep:] @ self.model.embed_tokens.weight.T
+        output.logits = self.lm_head(output.last_hidden_state[:, -logits_to_keep:])
         if output_hidden_states:
             output.hidden_states = (output.last_hidden_state,)
         return output
+
+    def lm_head(self, hidden: Tensor) -> Tensor:
+        """Hidden states (..., d) -> logits (..., V), by the embedding matrix transposed."""
+        return hidden @ self.model.embed_tokens.weight.T
