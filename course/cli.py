@@ -9,6 +9,7 @@ COMMANDS = {  # name: (module, one line)
     "hint": ("course.hint", "the next hint for a function, one rung at a time"),
     "experiment": ("course.experiment", "a dated log for an experiment of your own: question, prediction, results"),
     "notebook": ("course.notebook", "weeks as nbgrader notebooks, and forks as nbgrader submissions"),
+    "present": ("course.present", "the week's demo in JupyterLab, for the room; --build runs it beforehand"),
     "update": ("course.update", "bring upstream's changes into your fork; what you wrote stays"),
     "replicate": ("course.replicate", "a published claim at nano scale, over several seeds, with an interval"),
 }

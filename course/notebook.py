@@ -9,6 +9,7 @@ from typing import Annotated
 
 from tyro.conf import OmitSubcommandPrefixes, Positional, arg, subcommand
 
+from course.compare.forks import find_all, wanted
 from course.notebook_build import HIDDEN_SEED, as_text, source_notebook
 from course.notebook_collect import collect
 from graders.exercises import CHECKOUT, UnknownWeek, load_week, weeks
@@ -37,8 +38,8 @@ class Build:
 class Collect:
     """Fill submitted/ from forks, one folder a member."""
 
-    forks: Annotated[Positional[tuple[str, ...]], arg(metavar="[NAME=]FORK")]
-    """Folders (../kims-fork), folder:branch or git URLs, each with a name in front if its own will not do."""
+    forks: Annotated[Positional[tuple[str, ...]], arg(metavar="NAME=PLACE")] = ()
+    """kim=../kims-fork, kim=../fork:branch, kim=https://… (as for rlhf compare), or a forks.toml."""
     weeks: Annotated[str, value("05,06")] = ""
     """Weeks to collect; default: all that the fork has begun."""
     folder: Annotated[Path, value("FOLDER")] = FOLDER
@@ -73,19 +74,21 @@ def build(command: Build) -> None:
 
 
 def collect_all(command: Collect) -> None:
-    """Every fork; one that fails does not stop the others."""
-    numbers = [known(number).week for number in filter(None, command.weeks.split(","))] or weeks()
+    """Every fork; one that is not to be had does not stop the others."""
+    forks, theirs = wanted(list(command.forks))
+    chosen = list(filter(None, command.weeks.split(","))) or theirs or weeks()
+    numbers = [known(number).week for number in chosen]
+    find_all(forks)
     prepare(command.folder)
-    failed = []
-    for spec in command.forks:
-        try:
-            written = collect(spec, command.folder / "submitted", numbers)
-        except UserError as problem:
-            failed.append(str(problem))
+    missing = []
+    for fork in forks:
+        if fork.folder is None:
+            missing.append(fork.note or f"{fork.place} is a score file, not a fork")
             continue
-        print(f"{spec}: {', '.join(written) or 'nothing written yet'}")
-    if failed:
-        raise UserError("; ".join(failed))
+        written = collect(fork, command.folder / "submitted", numbers)
+        print(f"{fork.name}: {', '.join(written) or 'nothing written yet'}{f' ({fork.note})' if fork.note else ''}")
+    if missing:
+        raise UserError("; ".join(missing))
 
 
 def prepare(folder: Path) -> None:
