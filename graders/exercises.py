@@ -30,13 +30,17 @@ class Exercise:
 
 @dataclass(frozen=True)
 class Week:
-    """One week: its module name is the file name in weeks/NN, solutions/NN and reference_impl."""
+    """One week: its module name is the file name in weeks/NN, solutions/NN and reference_impl.
+
+    `own` is the bonus of the weeks that ask for a property of the student's own, weeks/NN/test_mine.py.
+    """
 
     week: str
     module: str
     chapter: str
     title: str
     exercises: tuple[Exercise, ...]
+    own: Exercise | None = None
 
     @property
     def stub(self) -> Path:
@@ -72,6 +76,8 @@ def load_week(week: str) -> Week:
     table = tomllib.loads(path.read_text(encoding="utf-8"))
     try:
         exercises = tuple(Exercise(**{**row, "hints": tuple(row["hints"])}) for row in table["exercise"])
-        return Week(number, table["module"], str(table["chapter"]), table["title"], exercises)
+        own = table.get("property")
+        own = own and Exercise(**{**own, "name": "test_mine", "hints": tuple(own["hints"])})
+        return Week(number, table["module"], str(table["chapter"]), table["title"], exercises, own)
     except (KeyError, TypeError) as error:
         raise ValueError(f"{path}: the declaration is not complete: {error}") from None

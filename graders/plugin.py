@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from graders import report
+from graders import memory, report
 from graders.candidate import Candidate, CannotStart, InProcess, shared_zygote
 from graders.exercises import CHECKOUT, UnknownWeek, load_week, weeks
 from graders.scores import Outcome, WeekScore, blank, write_json
@@ -105,6 +105,7 @@ class Grader:
         self.started = time.perf_counter()
         self.scores: dict[str, WeekScore] = {}
         self.gradings: dict[str, Grading] = {}
+        self.wraps: dict[str, list[str] | None] = {}  # the sandbox's command, week by week
         self.outcomes: dict[tuple[str, str], Outcome] = {}
         self.pytest_reports = bool(option.tbstyle != "auto")  # --tb was given: pytest's own report beside ours
         self.json = Path(option.score_json) if option.score_json else None
@@ -126,6 +127,8 @@ class Grader:
             raise BadInput(
                 f"weeks/{number} has no grader" + (f"; is it weeks/{week.week}?" if number != week.week else " yet")
             )
+        from graders import mine
+
         try:
             submission = read(week, option.impl)
             expected = expected_checks(week)
@@ -134,7 +137,8 @@ class Grader:
         wrap = _sandbox(submission, option)
         kind = InProcess if option.in_process else Candidate
         score = blank(week, submission, expected, seed=seed, robust_decides=option.robust, in_process=option.in_process)
-        self.scores[number] = score
+        score.own = mine.read(week, submission)
+        self.scores[number], self.wraps[number] = score, wrap
         self.gradings[number] = Grading(submission, kind(submission, wrap), seed)
         for outcome in score.outcomes:
             self.outcomes[number, outcome.check.test] = outcome
@@ -151,12 +155,18 @@ class Grader:
         manager.unregister(manager.get_plugin("terminalreporter"))
         manager.register(pytest.TerminalReporter(config, self.quiet), "terminalreporter")
 
-    def pytest_pycollect_makemodule(self, module_path):
-        """A grader file is about to be imported."""
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_pycollect_makemodule(self, module_path, parent):
+        """A grader file is about to be imported; a student's own property never is, in this process."""
         from graders import declare
 
-        if WEEKS in module_path.parents:
-            declare.set_examples(len(self.scores[module_path.relative_to(WEEKS).parts[0]].outcomes))
+        if WEEKS not in module_path.parents:
+            return None
+        number = module_path.relative_to(WEEKS).parts[0]
+        if module_path.name == "test_mine.py":
+            return OwnPropertyFile.from_parent(parent, path=module_path, run=lambda: self._run_own(number))
+        declare.set_examples(len(self.scores[number].outcomes))
+        return None
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_pyfunc_call(self, pyfuncitem):
@@ -210,6 +220,21 @@ class Grader:
             outcome.seconds = time.perf_counter() - start
             session.set_current(None)
 
+    def _run_own(self, number: str) -> None:
+        """Grade the student's own property of a week."""
+        from graders import mine
+
+        own = self.scores[number].own
+        if own is None or own.status == "not written":
+            pytest.skip("not written")
+        if own.status == "not run":
+            try:
+                mine.grade(own, mine.Trials(own.submission, self.wraps[number]), self.gradings[number].seed)
+            except CannotStart as problem:
+                own.status, own.words = "failed", f"the process that runs it did not start: {problem}"
+        if own.status != "passed":
+            raise _quick(own.words)
+
     # --- the verdict --------------------------------------------------------------------------------------------------
 
     @pytest.hookimpl(trylast=True)
@@ -235,12 +260,29 @@ class Grader:
             session.exitstatus = 0 if green else 1
         for score in self.scores.values():
             print("\n".join(report.render(score, paint)))
+            memory.remember(score)
         if self.json:
             try:
                 write_json(self.json, list(self.scores.values()), int(session.exitstatus))
             except OSError as error:
                 print(f"rlhf: --score-json {self.json}: {error.strerror}", file=sys.stderr)
                 session.exitstatus = 2
+
+
+class OwnPropertyFile(pytest.File):
+    """weeks/NN/test_mine.py, collected without importing it: one item, which `run` grades."""
+
+    def __init__(self, run, **others):
+        super().__init__(**others)
+        self.run = run
+
+    def collect(self):
+        yield OwnPropertyItem.from_parent(self, name="test_mine")
+
+
+class OwnPropertyItem(pytest.Item):
+    def runtest(self) -> None:
+        self.parent.run()
 
 
 def _quick(words: str) -> BaseException:

@@ -55,7 +55,7 @@ def render(score: WeekScore, paint: Painter) -> list[str]:
             *foot,
         ]
     body = ["", *_failure(failing[0], score, paint)] if failing else []
-    stars = _stars(score, paint)
+    stars = _stars(score, paint) + _own_property(score, paint)
     room = MAX_LINES - len(head) - len(body) - len(stars) - len(foot) - 1
     rest = _others(failing[1:], paint) + _unwritten(score, paint, short=bool(failing))
     if len(rest) > room:
@@ -81,6 +81,7 @@ def _headline(score: WeekScore, paint: Painter) -> list[str]:
         return [who + paint(text, "yellow", "bold")]
     total = len(score.exercises)
     points = f"{sum(e.points for e in score.exercises)} of {sum(e.exercise.points for e in score.exercises)} points"
+    points += f" and {score.own.points} of bonus" if score.own and score.own.points else ""
     counts = f"{sum(e.green for e in score.exercises)} of {total} functions right, {points}"
     verdict = paint("✓ green", "green", "bold") if score.green else paint("✗ not green yet", "red", "bold")
     return [f"{who}{verdict}: {counts}, {STAR} {sum(e.star for e in score.exercises)} of {total}"]
@@ -184,6 +185,31 @@ def _stars(score: WeekScore, paint: Painter) -> list[str]:
     if len(lines) > 8:
         lines = [*lines[:7], "  … and more"]
     return ["", *(paint(line, "yellow") for line in lines)] if lines else []
+
+
+def _own_property(score: WeekScore, paint: Painter) -> list[str]:
+    """The bonus of the weeks that ask for a property of the student's own."""
+    own = score.own
+    if own is None or own.status == "not run":
+        return []
+    if own.status == "not written":
+        text = f"a property of your own, weeks/{score.week.week}/test_mine.py: {own.exercise.points} points of bonus"
+        return ["", *_wrapped(f"Not written yet: {text}; lesson section “{own.exercise.section}”", paint, 2)]
+    if own.status == "passed":
+        caught = "; ".join(f"{function}: {', '.join(names)}" for function, names in own.caught.items() if names)
+        text = f"✓ your own property catches {own.catches} of {own.tried} wrong versions. {caught}"
+        return ["", *(paint(line, "green") for line in _wrapped(text, paint, 3))]
+    lines = _wrapped(f"✗ your own property (bonus): {own.words}", paint, 4)
+    if own.input:
+        lines += _wrapped(f"  smallest input found: {own.input}", paint, 3)
+    if own.line is not None:
+        lines += [_clip(f"    line {own.line}: {own.source}", paint.width)]
+    return ["", *(paint(line, "yellow") for line in lines)]
+
+
+def _wrapped(text: str, paint: Painter, most: int) -> list[str]:
+    lines = textwrap.wrap(text, paint.width, subsequent_indent="  ")
+    return lines if len(lines) <= most else [*lines[: most - 1], f"{lines[most - 1][: paint.width - 2]} …"]
 
 
 def _footer(score: WeekScore, paint: Painter) -> list[str]:

@@ -1,6 +1,6 @@
 """A bubblewrap sandbox for other people's submissions: the command that the candidate's process is started with.
 
-Inside there is Python with its packages, read-only, the three files that the candidate's side consists of, and an
+Inside there is Python with its packages, read-only, the four files that the candidate's side consists of, and an
 empty scratch folder. There is no network, no home, no view of this checkout's answers, graders or other submissions.
 The submission itself travels as text over the socket. Process numbers are its own: it cannot signal or trace others.
 """
@@ -11,7 +11,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-FILES = ("worker.py", "limits.py", "wire.py")
+FILES = ("worker.py", "limits.py", "trial.py", "wire.py")
 SYSTEM = ("/usr", "/lib", "/lib64", "/bin", "/sbin", "/etc/ld.so.cache", "/etc/alternatives", "/nix/store")
 
 
