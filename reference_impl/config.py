@@ -18,6 +18,7 @@ from reference_impl.errors import UserError
 from reference_impl.implementations import shown, week_folder, week_name
 
 CHOSEN = ("week", "algorithm", "scale")  # decide which settings are read, so they cannot be among those set
+MICRO_BATCHES = Field(1, ge=1, description="parts that a batch is cut into to save memory; the gradient is the same")
 Aggregate = Literal["sequence_sum", "sequence_mean", "token_mean", "constant"]
 
 
@@ -74,6 +75,7 @@ class RLSettings(ModelSettings):
         None, ge=0, description="beta in r - beta log pi/ref; default: 0 with the verifier, 0.5 with a reward model"
     )
     reward_shift: float = Field(0.0, description="added to every reward: changes no optimum, only the variance")
+    micro_batches: int = MICRO_BATCHES
     overlong_cache: int = Field(
         0, ge=0, description="tokens before max_new_tokens over which a penalty grows to 1 (DAPO); 0: no penalty"
     )
@@ -163,7 +165,7 @@ class SupervisedSettings(ModelSettings):
     """Cross-entropy on examples."""
 
     batch_size: int = Field(64, ge=1)
-    micro_batches: int = Field(1, ge=1, description="parts that a batch is cut into (gradient accumulation)")
+    micro_batches: int = MICRO_BATCHES
     max_length: int = Field(64, ge=2, description="tokens kept of prompt + response")
     warmup_steps: int | None = Field(None, ge=0, description="default: 2% of the steps")
     min_ratio: float = Field(0.05, ge=0, le=1, description="last learning rate over the peak")
@@ -217,6 +219,7 @@ class PreferenceSettings(ModelSettings):
     pairs_per_prompt: int = Field(2, ge=1, description="at most so many pairs of one prompt")
     held_out_pairs: int = Field(256, ge=1)
     batch_size: int = Field(64, ge=1)
+    micro_batches: int = MICRO_BATCHES
     betas: tuple[float, float] = (0.9, 0.95)
 
     @model_validator(mode="after")
@@ -240,6 +243,7 @@ class RewardSettings(ModelSettings):
     )
     orm_how: Literal["last", "mean", "min"] = Field("last", description="from tokens to a score (orm_score)")
     batch_size: int = Field(64, ge=1, description="completions, or pairs, of each step")
+    micro_batches: int = MICRO_BATCHES
     betas: tuple[float, float] = (0.9, 0.95)
 
 

@@ -41,8 +41,8 @@ class Batch:
 def make_batch(sampled: Rollout, rewards: Tensor, reference: nn.Module, settings: RLSettings) -> Batch:
     """The rollout with its rewards and the reference's log-probs; the advantages come later."""
     with torch.no_grad():
-        ref_logprobs = score(reference, sampled.input_ids, sampled.attention_mask, settings.temperature)
-    mask = sampled.response_mask
+        mask = sampled.response_mask
+        ref_logprobs = score(reference, sampled.input_ids, sampled.attention_mask, settings.temperature, mask)
     return Batch(sampled.input_ids, sampled.attention_mask, mask, sampled.logprobs, ref_logprobs, rewards)
 
 

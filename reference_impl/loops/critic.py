@@ -13,8 +13,8 @@ from torch.nn.functional import pad
 
 from reference_impl.config import PPOSettings
 from reference_impl.errors import UserError
+from reference_impl.loops.accumulate import backward
 from reference_impl.loops.batch import Batch
-from reference_impl.loops.update import checked_loss
 from reference_impl.models import HeadedLM
 
 
@@ -53,13 +53,15 @@ class Critic:
     def update(self, part: Batch) -> float:
         """One optimizer step of the critic; its loss."""
         self.model.train()
-        loss = checked_loss(
-            self.functions.value_clip_loss(
-                self.values(part), part.values, part.returns, part.mask, self.settings.value_clip
-            )
-        )
         self.optimizer.zero_grad()
-        loss.backward()
+        _, loss = backward(
+            lambda rows: self.values(part.rows(rows)),
+            part.attention_mask.sum(1),
+            lambda values: self.functions.value_clip_loss(
+                values, part.values, part.returns, part.mask, self.settings.value_clip
+            ),
+            self.settings.micro_batches,
+        )
         nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.max_grad_norm)
         self.optimizer.step()
         return loss.item()

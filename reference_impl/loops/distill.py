@@ -17,9 +17,9 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
 from reference_impl.config import ResearchSettings
+from reference_impl.loops.accumulate import checked_loss
 from reference_impl.loops.evaluate import HeldOut, rollout, verifier_rewards
 from reference_impl.loops.habits import show, start_with_habit
-from reference_impl.loops.update import checked_loss
 from reference_impl.models import load_model, save_model
 from reference_impl.runs.run import Run
 from reference_impl.sampling import Rollout

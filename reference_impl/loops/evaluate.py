@@ -86,7 +86,7 @@ def evaluate(
 @torch.no_grad()
 def sampled_kl(sampled: Rollout, reference: nn.Module) -> float:
     """KL(pi || ref) of whole completions, from samples of pi at temperature 1."""
-    ref_logprobs = score(reference, sampled.input_ids, sampled.attention_mask)
+    ref_logprobs = score(reference, sampled.input_ids, sampled.attention_mask, mask=sampled.response_mask)
     return ((sampled.logprobs - ref_logprobs) * sampled.response_mask).sum(1).mean().item()
 
 

@@ -13,11 +13,13 @@ from torch import Tensor, nn
 
 from reference_impl.algorithms import ALGORITHMS
 from reference_impl.config import RLSettings
+from reference_impl.errors import UserError
 from reference_impl.implementations import load_functions, require_written
+from reference_impl.logprobs import large_vocabulary
+from reference_impl.loops.accumulate import checked_loss
 from reference_impl.loops.batch import group_advantages, make_batch
 from reference_impl.loops.evaluate import rollout
 from reference_impl.loops.rl import RewardFn
-from reference_impl.loops.update import checked_loss
 from reference_impl.runs.progress import console
 from reference_impl.runs.run import Run
 from reference_impl.sampling import score
@@ -28,6 +30,10 @@ SHIFTS = (0.0, 3.0)
 
 def gradient_signal(policy: nn.Module, tokenizer, task, reward_fn: RewardFn, settings: RLSettings, run: Run) -> dict:
     """SNR of each estimator at `policy`, under rewards {0, 1} and shifted by +3; also written to signal.md."""
+    if large_vocabulary(policy):
+        raise UserError(
+            "The gradient signal keeps hundreds of gradients, which only the nano model is small enough for."
+        )
     for name in ESTIMATORS:
         require_written(settings.week, settings.impl, ALGORITHMS[name].needs)
     functions = load_functions(settings.week, settings.impl)

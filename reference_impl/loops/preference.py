@@ -14,8 +14,9 @@ from torch import Tensor, nn
 
 from reference_impl.config import PreferenceSettings
 from reference_impl.data.pairs import Pair, collate_pairs, read_pairs, sample_pairs, split_pairs, write_pairs
+from reference_impl.logprobs import large_vocabulary
 from reference_impl.loops.evaluate import HeldOut
-from reference_impl.loops.preference_updates import Update
+from reference_impl.loops.preference_updates import Update, large_pair_logps
 from reference_impl.runs.run import Run
 
 Logps = Callable[[nn.Module, dict[str, Tensor]], tuple[Tensor, Tensor]]
@@ -44,10 +45,16 @@ def train_preferences(
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 - step / settings.steps)
     parts = {"optimizer": optimizer, "schedule": schedule}
     pairs = collate_pairs(last, tokenizer.pad_token_id)
-    reference_logps = pair_logps(reference, pairs, preference_logps)
+
+    def on_held_out(model: nn.Module) -> tuple[Tensor, Tensor]:
+        if large_vocabulary(model):
+            return large_pair_logps(model, last, tokenizer.pad_token_id)
+        return pair_logps(model, pairs, preference_logps)
+
+    reference_logps = on_held_out(reference)
 
     def on_pairs(model: nn.Module, n: int) -> dict[str, float]:
-        logps = pair_logps(model, pairs, preference_logps)
+        logps = on_held_out(model)
         metrics = pair_metrics(logps, reference_logps, pairs)
         if implicit_rewards is not None:
             for side, policy_logps, ref_logps in zip(("chosen", "rejected"), logps, reference_logps, strict=True):

@@ -12,9 +12,10 @@ from torch import Tensor, nn
 from reference_impl.config import PreferenceSettings, ReferenceFreeSettings
 from reference_impl.data.answers import Answers, collate, good_and_bad
 from reference_impl.data.order import batch_indices
-from reference_impl.data.pairs import Pair, collate_pairs
+from reference_impl.data.pairs import Pair, collate_answers, collate_pairs
 from reference_impl.errors import UserError
-from reference_impl.loops.update import checked_loss
+from reference_impl.logprobs import large_vocabulary
+from reference_impl.loops.accumulate import backward, scorer
 from reference_impl.sampling import score
 
 Update = Callable[[int, list[Pair], nn.Module, nn.Module, torch.optim.Optimizer], tuple[dict[str, float], int]]
@@ -22,9 +23,16 @@ STEP_KEYS = ("loss", "accuracy", "margin", "grad_norm")
 
 
 def pair_update(functions, loss_for, tokenizer, settings: PreferenceSettings) -> Update:
-    """By week 08's `dpo_step`. `loss_for(batch)` is the loss of the four summed log-probs that it calls."""
+    """By week 08's `dpo_step`. `loss_for(batch)` is the loss of the four summed log-probs that it calls.
+
+    `dpo_step` and `preference_logps` ask for whole logits; for a large vocabulary `large_pair_update` takes their
+    place, around the same loss.
+    """
+    large = large_pair_update(loss_for, tokenizer, settings)
 
     def update(step, training, policy, reference, optimizer):
+        if large_vocabulary(policy):
+            return large(step, training, policy, reference, optimizer)
         rows = batch_indices(step, len(training), settings.batch_size, settings.seed)
         batch = collate_pairs([training[row] for row in rows], tokenizer.pad_token_id)
         metrics = functions.dpo_step(policy, reference, batch, optimizer, loss_for(batch), settings.max_grad_norm)
@@ -32,6 +40,57 @@ def pair_update(functions, loss_for, tokenizer, settings: PreferenceSettings) ->
         return metrics, int(batch["chosen_attention_mask"].sum() + batch["rejected_attention_mask"].sum())
 
     return update
+
+
+def large_pair_update(loss_for, tokenizer, settings: PreferenceSettings) -> Update:
+    """What `dpo_step` does, without whole logits: log-probs from hidden states, the reference's computed once for all.
+
+    accuracy and margin are those of `dpo_step`, measured before the update.
+    """
+    of_reference: list[Tensor] = []  # (2, N) summed log-probs of chosen and rejected, of every training pair
+
+    def update(step, training, policy, reference, optimizer):
+        if not of_reference:
+            of_reference.append(torch.stack(large_pair_logps(reference, training, tokenizer.pad_token_id)))
+        rows = batch_indices(step, len(training), settings.batch_size, settings.seed)
+        pairs, ref_logps = [training[row] for row in rows], of_reference[0][:, rows]
+        answers, attention, mask = both_sides(pairs, tokenizer.pad_token_id)
+        loss_fn = loss_for(collate_pairs(pairs, tokenizer.pad_token_id))
+
+        def of_logprobs(logprobs: Tensor) -> Tensor:
+            return loss_fn(*(logprobs * mask).sum(1).chunk(2), *ref_logps)
+
+        optimizer.zero_grad()
+        policy.train()
+        forward = scorer(policy, answers, attention, mask)
+        logprobs, loss = backward(forward, attention.sum(1), of_logprobs, settings.micro_batches)
+        grad_norm = nn.utils.clip_grad_norm_(policy.parameters(), settings.max_grad_norm)
+        optimizer.step()
+        chosen, rejected = (logprobs.detach() * mask).sum(1).chunk(2)
+        delta = (chosen - ref_logps[0]) - (rejected - ref_logps[1])
+        metrics = {
+            "loss": loss.item(),
+            "accuracy": ((delta > 0).float() + 0.5 * (delta == 0).float()).mean().item(),
+            "margin": delta.mean().item(),
+            "grad_norm": grad_norm.item(),
+        }
+        return metrics, int(attention.sum())
+
+    return update
+
+
+def both_sides(pairs: list[Pair], pad_id: int) -> tuple[Tensor, Tensor, Tensor]:
+    """ids, attention mask and answer mask (2N, T): first the chosen answers, then the rejected ones."""
+    rows = [(pair.prompt, pair.chosen) for pair in pairs] + [(pair.prompt, pair.rejected) for pair in pairs]
+    return collate_answers(rows, pad_id)
+
+
+@torch.no_grad()
+def large_pair_logps(model: nn.Module, pairs: list[Pair], pad_id: int) -> tuple[Tensor, Tensor]:
+    """Summed log-probs of all chosen and all rejected answers, each (N,), read in parts of like length."""
+    model.eval()
+    input_ids, attention_mask, mask = both_sides(pairs, pad_id)
+    return (score(model, input_ids, attention_mask, mask=mask) * mask).sum(1).chunk(2)
 
 
 def check_step(metrics) -> None:
@@ -51,10 +110,10 @@ def answer_update(
     def update(step, training, policy, reference, optimizer):
         answers, others = collate(*good_and_bad(training, step, settings), tokenizer.pad_token_id)
         metrics = anchor(answers, others, policy, reference) if anchored else {}
-        logprobs = score(policy, answers.input_ids, answers.attention_mask)
-        loss = checked_loss(loss_fn(logprobs, answers))
         optimizer.zero_grad()
-        loss.backward()
+        forward = scorer(policy, answers.input_ids, answers.attention_mask, answers.mask)
+        lengths = answers.attention_mask.sum(1)
+        _, loss = backward(forward, lengths, lambda logprobs: loss_fn(logprobs, answers), settings.micro_batches)
         grad_norm = nn.utils.clip_grad_norm_(policy.parameters(), settings.max_grad_norm)
         optimizer.step()
         metrics |= {"loss": loss.item(), "grad_norm": grad_norm.item()}
@@ -76,4 +135,4 @@ def anchor(answers: Answers, others: Answers, policy: nn.Module, reference: nn.M
 
 def summed_logps(model: nn.Module, answers: Answers) -> Tensor:
     """log pi(answer | prompt) of each row (R,)."""
-    return (score(model, answers.input_ids, answers.attention_mask) * answers.mask).sum(1)
+    return (score(model, answers.input_ids, answers.attention_mask, mask=answers.mask) * answers.mask).sum(1)

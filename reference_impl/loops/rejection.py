@@ -128,7 +128,8 @@ def drift_from(reference: nn.Module, tokenizer, prompts, settings) -> Callable[[
     def drift(model: nn.Module, n: int) -> dict[str, float]:
         generator = torch.Generator().manual_seed(EVAL_SEED)
         sampled, _ = rollout(model, tokenizer, prompts[:n], 1, settings.max_new_tokens, 1.0, generator)
-        ref_logprobs = score(reference, sampled.input_ids, sampled.attention_mask) * sampled.response_mask
+        mask = sampled.response_mask
+        ref_logprobs = score(reference, sampled.input_ids, sampled.attention_mask, mask=mask) * mask
         return {
             "kl": (sampled.logprobs - ref_logprobs).sum(1).mean().item(),
             "entropy": (-sampled.logprobs.sum() / sampled.response_mask.sum()).item(),

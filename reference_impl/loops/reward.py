@@ -17,8 +17,8 @@ from reference_impl.algorithms import RewardObjective
 from reference_impl.config import RewardSettings
 from reference_impl.data.judged import Judged, sample_judged
 from reference_impl.data.order import batch_indices
+from reference_impl.loops.accumulate import backward, reader
 from reference_impl.loops.evaluate import EVAL_SEED, held_out_prompts
-from reference_impl.loops.update import checked_loss
 from reference_impl.models import HeadedLM, load_model
 from reference_impl.rewards import logits_of, rows_of, save_reward, scores_of
 from reference_impl.runs.progress import console
@@ -55,10 +55,11 @@ class Learner:
         """One optimizer step on these rows, or, if the model learns from pairs, on these pairs (N, 2); its loss."""
         rows = rows_of(data, index.T.flatten() if self.objective.paired else index)
         self.model.train()
-        logits = self.model(input_ids=rows.input_ids, attention_mask=rows.attention_mask).logits
-        loss = checked_loss(self.objective.loss(logits, rows))
         self.optimizer.zero_grad()
-        loss.backward()
+        forward, lengths = reader(self.model, rows.input_ids, rows.attention_mask), rows.attention_mask.sum(1)
+        _, loss = backward(
+            forward, lengths, lambda logits: self.objective.loss(logits, rows), self.settings.micro_batches
+        )
         nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.max_grad_norm)
         self.optimizer.step()
         self.schedule.step()

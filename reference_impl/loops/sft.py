@@ -18,6 +18,7 @@ from reference_impl.config import SupervisedSettings
 from reference_impl.data.order import batch_indices
 from reference_impl.errors import UserError
 from reference_impl.loops.evaluate import EVAL_SEED, HeldOut
+from reference_impl.loops.sft_steps import batch_loss, sft_steps
 from reference_impl.runs.run import Run
 from reference_impl.tasks.chain_sum import STYLES
 
@@ -67,7 +68,7 @@ def train_sft(
         stops = (LOG_EVERY, settings.eval_every, settings.checkpoint_every)
         if tick.step < settings.steps and all(tick.step % every for every in stops):
             continue
-        losses = functions.sft_loop(model, pending, optimizer, settings.max_grad_norm, schedule)
+        losses = sft_steps(model, pending, optimizer, settings.max_grad_norm, schedule, functions)
         check_losses(losses, len(pending))
         elapsed = time.perf_counter() - began
         tokens = sum(int((part["labels"] != -100).sum()) for batch in pending for part in batch)
@@ -117,8 +118,7 @@ def held_out_loss(model, examples: list[dict], tokenizer, functions) -> dict[str
     was_training = model.training
     model.eval()
     batch = functions.collate(examples, tokenizer.pad_token_id)
-    logits = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits
-    loss = float(functions.sft_loss(logits, batch["labels"]))
+    loss = float(batch_loss(model, batch, functions.sft_loss))
     model.train(was_training)
     return {"eval_loss": loss, "perplexity": math.exp(min(loss, 50.0))}
 

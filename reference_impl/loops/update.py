@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from reference_impl.config import RLSettings
-from reference_impl.errors import UserError
+from reference_impl.logprobs import large_vocabulary
+from reference_impl.loops.accumulate import backward, scorer
 from reference_impl.loops.batch import Batch
-from reference_impl.sampling import score
 
 
 def update(policy: nn.Module, optimizer, batch: Batch, loss_fn, settings: RLSettings, generator, critic=None):
@@ -29,12 +29,13 @@ def update(policy: nn.Module, optimizer, batch: Batch, loss_fn, settings: RLSett
     for epoch in range(settings.epochs):
         for rows in minibatches(len(batch.rewards), settings, generator):
             part = batch.rows(rows)
-            logprobs = score(policy, part.input_ids, part.attention_mask, settings.temperature)
-            logprobs.retain_grad()
-            loss = checked_loss(loss_fn(logprobs, part))
             optimizer.zero_grad()
-            loss.backward()
-            if epoch == 0:
+            forward = scorer(policy, part.input_ids, part.attention_mask, part.mask, settings.temperature)
+            lengths = part.attention_mask.sum(1)
+            logprobs, loss = backward(
+                forward, lengths, lambda outputs, part=part: loss_fn(outputs, part), settings.micro_batches
+            )
+            if epoch == 0 and not large_vocabulary(policy):  # copies of a large model's gradient are too large
                 gradients.append(flat_gradient(policy))
             norms.append(nn.utils.clip_grad_norm_(policy.parameters(), settings.max_grad_norm).item())
             optimizer.step()
@@ -62,19 +63,6 @@ def minibatches(rows: int, settings: RLSettings, generator: torch.Generator) -> 
     if settings.minibatches > 1:
         groups = groups[torch.randperm(len(groups), generator=generator)]
     return [part.flatten() for part in groups.chunk(settings.minibatches)]
-
-
-def checked_loss(loss) -> Tensor:
-    """`loss`, if it is something to train on: a finite scalar tensor with a gradient. UserError otherwise."""
-    if not isinstance(loss, Tensor):
-        raise UserError(f"The loss should be a scalar tensor, but it is a {type(loss).__name__}.")
-    if loss.dim() != 0:
-        raise UserError(f"The loss should be a scalar, but it has shape {tuple(loss.shape)}.")
-    if not loss.requires_grad:
-        raise UserError("The loss has no gradient: what it is computed from was detached on the way.")
-    if not loss.isfinite():
-        raise UserError(f"The loss is {loss.item()}: training stops here.")
-    return loss
 
 
 def without_gradient(logprobs: Tensor, part: Batch) -> float:

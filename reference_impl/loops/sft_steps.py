@@ -1,0 +1,74 @@
+"""The steps of supervised fine-tuning: the week's `sft_loop`, or, for a large vocabulary, the same in less memory.
+
+`sft_loop` and `sft_loss` speak of whole logits (B, T, V), which is right for reading and for a vocabulary of 64. With
+150,000 tokens the logits are more than the rest of the step together. The mean over supervised tokens is a sum over
+chunks of them, each weighted by its share, which is also why gradient accumulation works. So the week's own `sft_loss`
+is called on the logits of a chunk of completion tokens at a time, (1, n + 1, V), and `sft_loop`, which would ask for
+all of them at once, is replaced by `large_sft_loop`.
+"""
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from reference_impl.logprobs import chunked_mean, hidden_states, large_vocabulary
+from reference_impl.sft import IGNORE
+
+Loss = Callable[[Tensor, Tensor], Tensor]
+
+
+def sft_steps(model: nn.Module, batches, optimizer, max_grad_norm: float, schedule, functions) -> list[float]:
+    """One optimizer step per element of `batches`, each a list of micro-batches; the loss of every step."""
+    if large_vocabulary(model):
+        return large_sft_loop(model, batches, optimizer, max_grad_norm, schedule, functions.sft_loss)
+    return functions.sft_loop(model, batches, optimizer, max_grad_norm, schedule)
+
+
+def batch_loss(model: nn.Module, batch: dict[str, Tensor], sft_loss: Loss) -> Tensor:
+    """The week's `sft_loss` of one batch."""
+    if large_vocabulary(model):
+        return large_sft_loss(model, batch, sft_loss)
+    logits = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits
+    return sft_loss(logits, batch["labels"])
+
+
+def large_sft_loss(model: nn.Module, batch: dict[str, Tensor], sft_loss: Loss) -> Tensor:
+    """The same number from the hidden states of supervised positions, whose logits exist a chunk at a time."""
+    hidden = hidden_states(model, batch["input_ids"], batch["attention_mask"])[:, :-1]
+    targets = batch["labels"][:, 1:]
+    supervised = targets != IGNORE
+    if not supervised.any():
+        return hidden.sum() * 0.0
+
+    def of_chunk(rows: Tensor, labels: Tensor) -> Tensor:
+        # sft_loss lets position t predict the label at t + 1: a row more at the end, a label more at the beginning
+        logits = model.lm_head(F.pad(rows, (0, 0, 0, 1)))
+        return sft_loss(logits[None], F.pad(labels, (1, 0), value=IGNORE)[None])
+
+    return chunked_mean(of_chunk, model, hidden[supervised], targets[supervised])
+
+
+def large_sft_loop(model: nn.Module, batches, optimizer, max_grad_norm: float, schedule, sft_loss: Loss) -> list[float]:
+    """As week 02's `sft_loop`, step by step, with `large_sft_loss`."""
+    model.train()
+    optimizer.zero_grad()
+    losses = []
+    for micro_batches in batches:
+        counts = [int((batch["labels"][:, 1:] != IGNORE).sum()) for batch in micro_batches]
+        total, step_loss = sum(counts), 0.0
+        if total == 0:
+            losses.append(0.0)
+            continue
+        for batch, count in zip(micro_batches, counts, strict=True):
+            loss = large_sft_loss(model, batch, sft_loss) * (count / total)
+            loss.backward()
+            step_loss += loss.item()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), max_grad_norm)
+        optimizer.step()
+        if schedule is not None:
+            schedule.step()
+        optimizer.zero_grad()
+        losses.append(step_loss)
+    return losses
