@@ -108,7 +108,7 @@ def parsed(cell: str) -> tuple[str, ast.Module | None]:
 def guarded(node: ast.stmt) -> str:
     """The statement, with its failure passed over."""
     body = "\n".join(f"    {line}" for line in ast.unparse(node).splitlines())
-    return f"try:\n{body}\nexcept Exception:\n    pass"
+    return f"try:\n{body}\nexcept BaseException:\n    pass"
 
 
 def _future(node: ast.stmt) -> bool:
