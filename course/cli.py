@@ -7,6 +7,10 @@ COMMANDS = {  # name: (module, one line)
     "demo": ("course.demo", "grade a finished week, train with it while you watch, and compare"),
     "train": ("course.train", "train one of a week's algorithms, with your own functions plugged in"),
     "hint": ("course.hint", "the next hint for a function, one rung at a time"),
+    "compare": (
+        "course.compare.command",
+        "several forks side by side: grades, mistakes, curves and code in one HTML file",
+    ),
     "experiment": ("course.experiment", "a dated log for an experiment of your own: question, prediction, results"),
     "notebook": ("course.notebook", "weeks as nbgrader notebooks, and forks as nbgrader submissions"),
     "present": ("course.present", "the week's demo in JupyterLab, for the room; --build runs it beforehand"),

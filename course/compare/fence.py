@@ -1,10 +1,10 @@
 """One sandbox for many submissions: torch is imported in it once, and a worker is forked for each.
 
-bubblewrap (graders/sandbox.py) keeps submissions from the network, the files and the answers. What keeps them from each
-other is time: one submission at a time, its worker ended before the next is forked, and its text comes over a socket, so
-there is nothing of another to see. Two things make that hold. The process they are forked from is number 1 of the
-sandbox, which no signal from inside ends, and is closed to tracing (shield.py). And after every submission the sandbox is
-looked through: if a process or a file is left behind, it is thrown away and a new one started.
+bubblewrap (graders/sandbox.py) keeps submissions from the network, the files and the answers. What keeps them from
+each other is time: one submission at a time, its worker ended before the next is forked, and its text comes over a
+socket: of another there is nothing to see. Two things make that hold. The process they are forked from is number 1 of
+the sandbox, which no signal from inside ends, and is closed to tracing (shield.py). And after every submission the
+sandbox is looked through: if a process or a file is left behind, it is thrown away and a new one started.
 """
 
 import sys

@@ -174,7 +174,9 @@ def git(*words: str) -> str:
         raise CannotFetch("there is no such branch")
     if done.returncode != 0:
         said = [line for line in done.stderr.decode(errors="replace").splitlines() if line.strip()]
-        fatal = [line for line in said if line.startswith(("fatal:", "error:", "ERROR:"))] or said or ["no reason given"]
+        fatal = (
+            [line for line in said if line.startswith(("fatal:", "error:", "ERROR:"))] or said or ["no reason given"]
+        )
         raise CannotFetch(shown_place(fatal[0].partition(": ")[2] or fatal[0])[:300])
     return done.stdout.decode(errors="replace")
 

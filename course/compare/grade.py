@@ -130,14 +130,14 @@ def open_submission(week: Week, folder: Path) -> Submission | str:
 def grade(submission: Submission, tapes: list, expected: list, wrap: list[str] | None) -> tuple:
     """One submission: its score, and for each right function (seconds, calls) over the inputs of its checks."""
     from course.compare.fence import as_new
-    from graders.candidate import Candidate
+    from course.compare.tape import Player
     from graders.diagnosis import settle
     from graders.scores import blank
     from graders.session import Grading
 
     start, speed = time.monotonic(), {}
     score = blank(submission.week, submission, expected)
-    grading = Grading(submission, Candidate(submission, wrap), shrink=False)
+    grading = Grading(submission, Player(submission, wrap), shrink=False)
     outcomes = {outcome.check.test: outcome for outcome in score.outcomes}
     for taped in tapes:
         outcome, exercise = outcomes[taped.name], score[taped.mark.function]

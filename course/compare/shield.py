@@ -1,7 +1,7 @@
-"""Runs a Python file in this process after closing the process to its children: no child can trace it or read its memory.
+"""Runs a Python file in this process after closing it to its children: none can trace it or read its memory.
 
 Inside a sandbox through which several submissions pass, one after another, this guards the process that they are forked
-from (fence.py). Linux only, standard library only: it runs with `python -I` where nothing else of the course is visible.
+from (fence.py). Linux and the standard library only: it runs with `python -I`, and sees nothing else of the course.
 """
 
 import ctypes
