@@ -6,7 +6,12 @@ from importlib import import_module
 COMMANDS = {  # name: (module, one line)
     "demo": ("course.demo", "grade a finished week, train with it while you watch, and compare"),
     "train": ("course.train", "train one of a week's algorithms, with your own functions plugged in"),
+    "watch": ("course.watch", "the verdict on your file, a moment after each save"),
+    "status": ("course.status", "the eleven weeks on one screen, and the next thing to do"),
     "hint": ("course.hint", "the next hint for a function, one rung at a time"),
+    "solution": ("course.solution", "the worked answer, once your own is green"),
+    "reset": ("course.reset", "put a stub back; your version is saved aside"),
+    "doctor": ("course.doctor", "what works on this machine, what falls back, what to do"),
     "compare": (
         "course.compare.command",
         "several forks side by side: grades, mistakes, curves and code in one HTML file",

@@ -11,9 +11,9 @@ from typing import Annotated
 
 from tyro.conf import Positional, arg
 
-from graders.exercises import CHECKOUT, Exercise, UnknownWeek, Week, load_week
+from course.exercise import current_exercise, find_exercise, find_week
+from graders.exercises import CHECKOUT, Exercise, Week
 from reference_impl.errors import UserError
-from reference_impl.implementations import unwritten
 from reference_impl.launch import clean_exit
 from reference_impl.runs.files import write_text
 
@@ -28,7 +28,7 @@ class HintCommand:
     """The week, for example 05."""
 
     function: Annotated[Positional[str | None], arg(metavar="FUNCTION")] = None
-    """The function; default: the first of the week that is not written yet."""
+    """The function; default: the one you are at, the first that is wrong or not written."""
 
     again: bool = False
     """Show the hints seen so far, without a new one."""
@@ -40,25 +40,20 @@ def main(args: list[str]) -> None:
 
     with clean_exit():
         command = tyro.cli(HintCommand, prog="rlhf hint", args=args)
-        try:
-            week = load_week(command.week)
-        except UnknownWeek as problem:
-            raise UserError(str(problem).capitalize() + ".") from None
+        week = find_week(command.week)
         exercise = chosen(week, command.function)
         print("\n".join(ladder(week, exercise, command.again)))
 
 
 def chosen(week: Week, name: str | None) -> Exercise:
-    """The exercise of that name, or the first that is not written yet."""
-    names = [exercise.name for exercise in week.exercises]
-    if name is None:
-        open_names = unwritten(week.stub, names) if week.stub.is_file() else names
-        if not open_names:
-            raise UserError(f"Every function of week {week.week} is written. For which one? {', '.join(names)}.")
-        name = open_names[0]
-    if name not in names:
-        raise UserError(f"Week {week.week} has no function {name!r}. There are: {', '.join(names)}.")
-    return week.exercise(name)
+    """The exercise of that name, or the one that the student is at."""
+    if name is not None:
+        return find_exercise(week, name)
+    exercise = current_exercise(week)
+    if exercise is None:
+        names = ", ".join(exercise.name for exercise in week.exercises)
+        raise UserError(f"Every function of week {week.week} is written. For which one? {names}.")
+    return exercise
 
 
 def ladder(week: Week, exercise: Exercise, again: bool) -> list[str]:
@@ -72,7 +67,10 @@ def ladder(week: Week, exercise: Exercise, again: bool) -> list[str]:
     lines = [f"Week {week.week}, {exercise.name}: lesson section '{exercise.section}' in {lesson(week)}"]
     lines += [f"  hint {rung} of {len(exercise.hints)}: {exercise.hints[rung - 1]}" for rung in range(1, count + 1)]
     if count == len(exercise.hints):
-        lines.append(f"  That was the last one. The worked answer stands in solutions/{week.week}/.")
+        lines.append(
+            f"  That was the last one. `rlhf solution {week.week} {exercise.name}` opens the worked answer when your"
+        )
+        lines.append("  own is green, or with --give-up.")
     elif count:
         lines.append(f"  Still stuck? `rlhf hint {week.week} {exercise.name}` goes one rung further.")
     else:

@@ -26,11 +26,12 @@ KINDS = {
 
 
 class Painter:
-    """Paints words when the stream is a terminal."""
+    """Paints words when the stream is a terminal, or FORCE_COLOR says that it ends in one."""
 
     def __init__(self, stream=None):
         stream = stream or sys.stdout
-        self.on = stream.isatty() and "NO_COLOR" not in os.environ and os.environ.get("TERM") != "dumb"
+        terminal = (stream.isatty() and os.environ.get("TERM") != "dumb") or os.environ.get("FORCE_COLOR")
+        self.on = bool(terminal) and "NO_COLOR" not in os.environ
         self.width = max(60, min(shutil.get_terminal_size((100, 25)).columns, 120))
 
     def __call__(self, text: str, *styles: str) -> str:

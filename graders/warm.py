@@ -1,8 +1,8 @@
 """Grading without the wait: a process that has imported torch, pytest and hypothesis, and forks a child to grade.
 
     warm = Warm()
-    warm.ask("05", width=100, colour=False)     # grade weeks/05; a grading that still runs is given up
-    warm.answer()                               # waits; what `pytest weeks/05` prints, and memory.brief of the score
+    number = warm.ask("05")     # grade weeks/05; a grading that still runs is given up
+    warm.answers()              # those that have come: what `pytest weeks/05` prints, and memory.brief of the score
 
 The child runs `pytest weeks/05`, so the verdict is pytest's own; it only need not import anything. The warm process
 itself never loads the reference or a submission, so every grading starts from the same clean memory. Requests and
@@ -32,7 +32,7 @@ class Warm:
     def __init__(self):
         command = [sys.executable, "-m", "graders.warm"]
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(CHECKOUT)}
-        self.errors = tempfile.TemporaryFile()
+        self.asked, self.said, self.errors = 0, b"", tempfile.TemporaryFile()
         self.process = subprocess.Popen(
             command,
             stdin=subprocess.PIPE,
@@ -47,20 +47,26 @@ class Warm:
         """For select: readable when there is an answer."""
         return self.process.stdout.fileno()
 
-    def ask(self, week: str, width: int = 100, colour: bool = False, impl: str = "student") -> None:
-        request = {"week": week, "width": width, "colour": colour, "impl": impl}
+    def ask(self, week: str, width: int = 100, colour: bool = False, own: bool = True, impl: str = "student") -> int:
+        """The number of the request. Without `own`, the student's own property (test_mine.py) is left out: it takes
+        longer than all the rest."""
+        self.asked += 1
+        request = {"number": self.asked, "week": week, "width": width, "colour": colour, "own": own, "impl": impl}
         try:
             self.process.stdin.write(json.dumps(request).encode() + b"\n")
             self.process.stdin.flush()
         except OSError:
             raise WarmDied(self._last_words()) from None
+        return self.asked
 
-    def answer(self) -> dict:
-        """Wait for an answer: "week", "status" (pytest's exit code), "report" (text), "verdict" (or None)."""
-        line = self.process.stdout.readline()
-        if not line:
+    def answers(self) -> list[dict]:
+        """Wait for something to come, then the answers that are whole: "number" of the request, "status" (pytest's exit
+        code), "report" (text), "verdict" (or None)."""
+        piece = os.read(self.fileno(), 65536)
+        if not piece:
             raise WarmDied(self._last_words())
-        return json.loads(line)
+        *lines, self.said = (self.said + piece).split(b"\n")
+        return [json.loads(line) for line in lines]
 
     def close(self) -> None:
         for pipe in (self.process.stdin, self.process.stdout):
@@ -135,7 +141,7 @@ class Child:
         except ValueError:
             code = os.waitstatus_to_exitcode(status)
             answer = {"status": 3, "report": f"The grader itself ended (exit code {code}).", "verdict": None}
-        return {"week": self.request["week"], **answer}
+        return {"number": self.request["number"], **answer}
 
     def kill(self) -> None:
         os.killpg(self.pid, signal.SIGKILL) if os.getpgid(self.pid) == self.pid else os.kill(self.pid, signal.SIGKILL)
@@ -158,7 +164,9 @@ def grade(request: dict, pipe: int) -> None:
     os.environ |= {"COLUMNS": str(request["width"])} | ({"FORCE_COLOR": "1"} if request["colour"] else {})
     keeper, shared = VerdictKeeper(), halves.Halves(candidate.Zygote())
     without = [word for name in NOT_NEEDED for word in ("-p", f"no:{name}")]
-    status = pytest.main([f"weeks/{request['week']}", "--impl", request["impl"], *without], plugins=[keeper, shared])
+    folder = f"weeks/{request['week']}"
+    without += [] if request["own"] else [f"--ignore={folder}/test_mine.py"]
+    status = pytest.main([folder, "--impl", request["impl"], *without], plugins=[keeper, shared])
     sys.stdout.flush()
     sys.stderr.flush()
     printed.seek(0)

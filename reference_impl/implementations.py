@@ -114,8 +114,13 @@ def import_file(path: Path, name: str) -> ModuleType:
 
 def unwritten(path: Path, names: Iterable[str]) -> list[str]:
     """Those of `names` that `path` does not define, or whose body still is the stub's `raise NotImplementedError`."""
+    return unwritten_in(path.read_text(encoding="utf-8"), names)
+
+
+def unwritten_in(source: str, names: Iterable[str]) -> list[str]:
+    """The same for a file's text."""
     written = set()
-    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+    for node in ast.parse(source).body:
         if isinstance(node, ast.FunctionDef) and not any(map(_raises_not_implemented, node.body)):
             written.add(node.name)
     return [name for name in names if name not in written]
