@@ -39,6 +39,7 @@ def settings(**changes):
         "minibatches": 1,
         "temperature": 1.0,
         "max_grad_norm": 1e9,
+        "micro_batches": 1,
         "algorithm": "grpo",
     }
     return SimpleNamespace(**defaults | changes)
