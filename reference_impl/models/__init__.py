@@ -1,4 +1,5 @@
-"""Models by name or folder: the committed nano checkpoint ("base"), a fresh nano ("random"), a run, a checkpoint.
+"""Models by name or folder: the committed nano checkpoint ("base"), a fresh nano ("random"), a run, a checkpoint,
+SmolLM2 ("smol"), or a model of the Hugging Face hub by its name.
 
 A nano checkpoint is a folder with `model.safetensors` and `config.json` in the form of transformers' Qwen3, so that
 `Qwen3ForCausalLM.from_pretrained(folder)` opens it too.
@@ -16,8 +17,11 @@ import torch
 from torch import nn
 
 from reference_impl.errors import UserError
+from reference_impl.models import hardware
 from reference_impl.models.heads import HeadedLM
+from reference_impl.models.hub import is_hub_name, load_transformers, write_transformers
 from reference_impl.models.nano import NanoConfig, NanoLM
+from reference_impl.models.smol import smol_folder
 from reference_impl.models.tokenizer import CharTokenizer
 
 BASE = Path(__file__).parent / "base"
@@ -25,19 +29,26 @@ BASE = Path(__file__).parent / "base"
 __all__ = ["BASE", "CharTokenizer", "HeadedLM", "NanoConfig", "NanoLM", "load_model", "save_model"]
 
 
-def load_model(name_or_path: str | Path = "base", device: str | torch.device = "cpu") -> tuple[nn.Module, object]:
-    """The model and its tokenizer, in float32: "base", "random", a run folder, or a checkpoint folder.
+def load_model(name_or_path: str | Path = "base", device: str | torch.device | None = None) -> tuple[nn.Module, object]:
+    """The model and its tokenizer, in float32: "base", "random", "smol", a run or checkpoint folder, or a hub name.
+
+    It lies on `device`, by default the one of this process (models/hardware.py).
 
     "random" draws its weights from torch's global generator. A folder of a transformers model gives that model. A
     checkpoint saved from a `HeadedLM` gives a `HeadedLM`. Raises UserError when the folder does not exist or does not
     hold a checkpoint that fits.
     """
+    device = device or hardware.current().device
     if str(name_or_path) == "random":
-        return NanoLM().to(device), CharTokenizer()
+        return nano_only(NanoLM().to(device)), CharTokenizer()
+    if str(name_or_path) == "smol":
+        return load_transformers(smol_folder(), device)
+    if is_hub_name(str(name_or_path)) and not Path(name_or_path).is_dir():
+        return load_transformers(str(name_or_path), device)
     folder = checkpoint_folder(name_or_path)
     config = read_config(folder)
     if config.get("tokenizer_class") == "CharTokenizer":
-        return load_nano(folder, config).to(device), CharTokenizer()
+        return nano_only(load_nano(folder, config).to(device)), CharTokenizer()
     return load_transformers(folder, device)
 
 
@@ -66,6 +77,14 @@ def read_config(folder: Path) -> dict:
     if not isinstance(config, dict):
         raise UserError(f"model {str(folder)!r}: config.json does not hold a table of settings.")
     return config
+
+
+def nano_only(model: nn.Module) -> nn.Module:
+    """The nano model has no use for what makes large models fit: UserError, rather than an option without effect."""
+    chosen = hardware.current()
+    if chosen.precision != "float32" or chosen.gradient_checkpointing:
+        raise UserError("precision and gradient_checkpointing are for larger models: nano is faster in float32.")
+    return model
 
 
 def load_nano(folder: Path, config: dict) -> nn.Module:
@@ -101,19 +120,6 @@ def load_nano(folder: Path, config: dict) -> nn.Module:
     return model
 
 
-def load_transformers(folder: Path, device: str | torch.device) -> tuple[nn.Module, object]:
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(folder)
-        model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
-    except (OSError, ValueError, KeyError) as error:
-        raise UserError(f"model {str(folder)!r}: transformers cannot open it ({str(error).splitlines()[0]}).") from None
-    if tokenizer.pad_token_id is None:
-        tokenizer.pad_token = tokenizer.eos_token
-    return model.to(device), tokenizer
-
-
 def save_model(model: nn.Module, tokenizer: object, folder: str | Path, dtype: torch.dtype | None = None) -> None:
     """Write a checkpoint that `load_model` opens; the folder appears complete or not at all.
 
@@ -127,8 +133,7 @@ def save_model(model: nn.Module, tokenizer: object, folder: str | Path, dtype: t
         if isinstance(tokenizer, CharTokenizer):
             write_nano(model, fresh, dtype)
         else:
-            model.save_pretrained(fresh)
-            tokenizer.save_pretrained(fresh)
+            write_transformers(model, tokenizer, fresh)
         replace_folder(fresh, folder)
     finally:
         shutil.rmtree(fresh, ignore_errors=True)

@@ -22,6 +22,14 @@ class CharTokenizer:
         except KeyError as missing:
             raise ValueError(f"the nano tokenizer has no character {missing} (in {text!r})") from None
 
+    def encode_prompt(self, prompt) -> list[int]:
+        """The ids of the problem itself: the nano model knows no conversation."""
+        return self.encode(prompt.text)
+
+    def ids_with(self, character: str) -> list[int]:
+        """All tokens whose text holds `character`."""
+        return self.encode(character)
+
     def decode(self, ids) -> str:
         """The text of `ids` up to the first end of sequence; padding and begin tokens are left out."""
         text = []

