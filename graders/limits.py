@@ -72,7 +72,8 @@ def install_audit_hook(hidden_folders: list[str]) -> None:
             if isinstance(path, (str, bytes, os.PathLike)):
                 full = os.path.realpath(os.fsdecode(path))
                 if full.startswith(hidden) or (full.startswith("/proc/") and full.endswith("/mem")):
-                    raise Refused(f"{full} may not be opened here: it belongs to the graders or to the answers")
+                    # an OSError, as for any file that cannot be opened: Python's tracebacks then do without its lines
+                    raise PermissionError(f"{full} may not be opened here: it belongs to the graders or to the answers")
         elif event in REFUSED_EVENTS:
             raise Refused(f"a submission may not {REFUSED_EVENTS[event]} ({event})")
         elif event == "os.kill" and args[0] != os.getpid():

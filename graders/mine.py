@@ -2,7 +2,8 @@
 fail on at least two of the week's known wrong versions. It is a bonus and never decides green.
 
 The test runs in a worker of its own (trial.py), under the same fences as a submission. Only the wrong versions of
-functions that it calls are tried: no other can make it fail.
+functions that it calls are tried: no other can make it fail. Unlike a submission's worker this one holds right answers,
+and a test that reads the functions' code could tell which are wrong; so nothing rests on it but the bonus.
 """
 
 import ast

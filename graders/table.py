@@ -33,6 +33,10 @@ report says which one gives the same ([diagnosis.py](diagnosis.py)); it says not
 that are not provably one function. `tests/test_misconceptions.py` runs both zoos: every wrong version is rejected and
 named, every right one accepted.
 
+**A property of your own.** In weeks 02, 05, 06 and 08 `weeks/NN/test_mine.py` is a test that you write. It runs in a
+process of its own ([mine.py](mine.py), [trial.py](trial.py)), on the reference, where it must pass, and on the wrong
+versions of the functions that it calls, of which it must catch two. It is a bonus and never decides green.
+
 **Files.** [exercises/](exercises) declares points, sections and hints; [declare.py](declare.py) holds the words of a
 grader file, [scenarios/](scenarios) what functions that take models are run on; [plugin.py](plugin.py) and
 [report.py](report.py) are pytest's side, [scores.py](scores.py) the JSON, [limits.py](limits.py) and

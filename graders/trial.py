@@ -5,7 +5,6 @@ text (mine.py sends it) and are loaded before the fences of limits.py go up; the
 """
 
 import functools
-import linecache
 import sys
 import types
 
@@ -32,8 +31,6 @@ class Zoo:
             suppress_health_check=list(hypothesis.HealthCheck),
         )
         hypothesis.settings.load_profile("own property")
-        with open(__file__, encoding="utf-8") as file:
-            _remember(__file__, file.read())
         before = dict(sys.modules)
         module = _load_reference(reference)
         self.right = {name: getattr(module, name) for name in functions}
@@ -82,7 +79,7 @@ class Trial:
         return call
 
     def in_its_place(self):
-        @functools.wraps(self.test)  # hypothesis reads the source of what it runs; this file is closed to the worker
+        @functools.wraps(self.test)  # hypothesis asks for the name and the source of what it runs
         def example(*args, **drawn):
             self.example(*args, **drawn)
 
@@ -115,7 +112,7 @@ def _load_reference(sources: list[tuple[str, str, str]]) -> types.ModuleType:
     sys.modules["reference_impl"] = types.ModuleType("reference_impl")
     for name, path, text in sources:
         module = sys.modules[name] = types.ModuleType(name)
-        _execute(path, text, vars(module))
+        exec(compile(text, path, "exec"), vars(module))
     return module
 
 
@@ -129,15 +126,5 @@ def _load_wrong(path: str, text: str) -> list[tuple[str, object]]:
     sys.modules["graders"] = types.ModuleType("graders")
     stand_in = sys.modules["graders.misconceptions"] = types.ModuleType("graders.misconceptions")
     stand_in.wrong = wrong
-    _execute(path, text, {"__name__": "misconceptions"})
+    exec(compile(text, path, "exec"), {"__name__": "misconceptions"})
     return found
-
-
-def _execute(path: str, text: str, names: dict) -> None:
-    exec(compile(text, path, "exec"), names)
-    _remember(path, text)
-
-
-def _remember(path: str, text: str) -> None:
-    """hypothesis prints tracebacks, and these files are closed to the worker."""
-    linecache.cache[path] = (len(text), None, text.splitlines(keepends=True), path)
