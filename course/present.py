@@ -83,9 +83,8 @@ def prepare(week: str, seed: int = 0, build: bool = False) -> Path:
     if build:
         print(f"{shown(target)}: every cell has its output.")
     else:
-        print(
-            f"{shown(target)}: no outputs yet. Run the cells as you talk, or `rlhf present {week} --build` beforehand."
-        )
+        why = "the demo has changed since its outputs were made" if had else "no outputs yet"
+        print(f"{shown(target)}: {why}. Run the cells as you talk, or `rlhf present {week} --build` beforehand.")
     return target
 
 
@@ -112,7 +111,7 @@ def from_script(demo: Path, week: str, seed: int):
         from nbformat.v4 import new_code_cell
     except ImportError:
         raise UserError(NO_EXTRA.format(week=week)) from None
-    notebook = jupytext.read(demo)
+    notebook = jupytext.read(demo, fmt="py:percent")
     folded = new_code_cell(SEED_CELL.format(seed=seed), metadata={"jupyter": {"source_hidden": True}})
     notebook.cells.insert(1, folded)
     return notebook
@@ -123,10 +122,12 @@ def run_all(notebook, folder: Path) -> None:
     try:
         from nbclient import NotebookClient
         from nbclient.exceptions import CellExecutionError
+        from traitlets.config import Config
     except ImportError:
         raise UserError(NO_EXTRA.format(week=folder.name)) from None
     count = len(notebook.cells)
-    client = NotebookClient(notebook, timeout=None, resources={"metadata": {"path": str(folder)}})
+    sockets = Config({"KernelManager": {"transport": "ipc"}})  # files instead of TCP ports
+    client = NotebookClient(notebook, timeout=None, resources={"metadata": {"path": str(folder)}}, config=sockets)
     client.on_cell_start = lambda cell, cell_index: print(f"\rcell {cell_index + 1} of {count}", end="", flush=True)
     try:
         client.execute()
