@@ -10,6 +10,7 @@ float64, calls the student's function in its own process, and compares type, sha
 after the call and global state. The claim is what the student reads when the check fails.
 """
 
+import dataclasses
 import functools
 import inspect
 import re
@@ -90,8 +91,19 @@ def run_check(mark: Check, test, grading, **fixtures) -> None:
         seen = diagnosis.diagnose(grading, failed.failure, mark.robust, lambda: test(**fixtures))
         grading.history += seen
         raise
+    except hypothesis.errors.FlakyFailure as flaky:
+        raise _unsteady(flaky) from None
     grading.history += grading.exchanges
     grading.floor.verify()
+
+
+def _unsteady(flaky: hypothesis.errors.FlakyFailure) -> BaseException:
+    """The failure of a function that fails on an input once and passes, or fails otherwise, on the same input again."""
+    failed = next((error for error in flaky.exceptions if isinstance(error, CheckFailed)), None)
+    if failed is None:
+        return flaky
+    words = "the same input gives different answers (does it draw random numbers, or remember earlier calls?); once "
+    return CheckFailed(dataclasses.replace(failed.failure, words=words + failed.failure.words))
 
 
 # --- checking ---------------------------------------------------------------------------------------------------------

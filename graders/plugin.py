@@ -213,8 +213,11 @@ class Grader:
         except CannotStart as problem:
             outcome.failure = Failure("crash", f"the process that runs the submission did not start: {problem}")
             raise
-        except Exception as error:
+        except AssertionError as error:
             outcome.failure = Failure("claim", f"{type(error).__name__}: {error}".strip())
+            raise
+        except Exception as error:  # a submission's own errors arrive as CheckFailed
+            outcome.status, outcome.failure = "broken", Failure("broken", f"{type(error).__name__}: {error}".strip())
             raise
         finally:
             outcome.seconds = time.perf_counter() - start

@@ -219,6 +219,8 @@ def _footer(score: WeekScore, paint: Painter) -> list[str]:
         notes += [f"pytest weeks/{week} --robust shows what costs a star"]
     if any(e.state == "written" and any(o.status == "failed" for o in e.correct) for e in score.exercises):
         notes += [f"stuck? rlhf hint {week}"]
+    if score.broken:
+        notes += ["a check of the grader itself is broken: this is not a grade, please report it"]
     if score.in_process:
         notes += ["graded without a process of its own: not a grade"]
     notes += [f"{score.seconds:.1f} s, seed {score.seed}"]

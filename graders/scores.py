@@ -83,6 +83,11 @@ class WeekScore:
         return not any(outcome.status == "not run" for outcome in self.outcomes)
 
     @property
+    def broken(self) -> bool:
+        """A check of the grader's own is broken: what it would have found is not known."""
+        return any(outcome.status == "broken" for outcome in self.outcomes)
+
+    @property
     def green(self) -> bool:
         required = [e for e in self.exercises if not e.optional]
         return self.complete and all(e.star if self.robust_decides else e.green for e in required)
@@ -107,12 +112,13 @@ def blank(week: Week, submission: Submission, expected: list[ExpectedCheck], **s
 
 
 def as_json(scores: list[WeekScore], status: int) -> dict:
-    """The versioned result. `graded` is False for runs whose verdict is not a grade: partial ones, and --in-process."""
+    """The versioned result. `graded` is False for runs whose verdict is not a grade: partial ones, --in-process, and
+    those in which the grader itself broke."""
     return {
         "schema": SCHEMA,
         "version": VERSION,
         "exit_status": status,
-        "graded": all(score.complete and not score.in_process for score in scores),
+        "graded": all(score.complete and not score.in_process and not score.broken for score in scores),
         "weeks": [_week(score) for score in scores],
         "versions": {"python": platform.python_version()} | {name: _version(name) for name in PACKAGES},
         "graders_sha256": graders_hash(),

@@ -146,6 +146,48 @@ def test_worked_numbers_that_the_reference_does_not_give_are_broken(grading):
         run(lambda: declare.raises("rloo_advantages", ValueError, torch.rand(2, 2)))
 
 
+BREAKING = """
+import graders.plugin
+
+def pytest_runtest_setup(item):
+    from graders import verdict
+    verdict.check_purity = lambda *_: {}["no such thing"]
+"""
+
+
+def test_an_error_of_the_grader_itself_is_said_loudly_and_is_no_grade(tmp_path):
+    (tmp_path / "breaking.py").write_text(BREAKING)
+    result = tmp_path / "score.json"
+    options = ["weeks/05", "--impl", "solutions", "-p", "breaking", "--score-json", str(result)]
+    done = grade(*options, PYTHONPATH=str(tmp_path))
+    assert done.returncode == 1 and "Traceback" not in done.stdout + done.stderr
+    assert "the grader itself is broken" in done.stdout and "KeyError: 'no such thing'" in done.stdout
+    assert "not a grade, please report it" in done.stdout
+    score = json.loads(result.read_text())
+    kinds = {c["status"] for e in score["weeks"][0]["exercises"] for c in e["not_passed"]}
+    assert score["graded"] is False and kinds <= {"broken", "skipped"} and "broken" in kinds
+
+
+def test_an_answer_that_changes_from_call_to_call_is_the_submissions_failure(grading):
+    from hypothesis import given
+
+    grading.candidate.submission.source += UNSTEADY
+    test = given(rewards=st.reward_groups())(lambda rewards: declare.compare("rloo_advantages", rewards))
+    with pytest.raises(CheckFailed, match="the same input gives different answers"):
+        run(test)
+
+
+UNSTEADY = """
+
+calls = []
+
+def rloo_advantages(rewards):
+    calls.append(0)
+    right = (rewards - rewards.mean(1, keepdim=True)) * rewards.shape[1] / (rewards.shape[1] - 1)
+    return right + (len(calls) == 2)
+"""
+
+
 def test_every_expected_check_that_does_not_run_is_not_run():
     submission = read(WEEK, "solutions")
     score = scores.blank(WEEK, submission, expected_checks(WEEK))
