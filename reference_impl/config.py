@@ -34,7 +34,7 @@ class Settings(BaseModel):
     seed: int = Field(0, ge=0, description="seeds the sampler, the prompts and the order of the data")
     steps: int = Field(200, ge=1, description="optimizer steps (rollouts, in RL)")
     lr: float = Field(1e-3, gt=0, description="peak learning rate")
-    threads: int = Field(1, ge=1, description="CPU threads; the nano model is too small to gain from many")
+    threads: int | None = Field(1, ge=1, description="CPU threads, null: all; nano is too small to gain from many")
     eval_every: int | None = Field(None, ge=1, description="steps between evaluations; default: a tenth of the run")
     eval_prompts: int = Field(256, ge=1, description="held-out prompts of each evaluation during training")
     final_eval_prompts: int = Field(1024, ge=1, description="held-out prompts before and after training")
@@ -56,7 +56,14 @@ class ModelSettings(Settings):
     """A run that trains a language model on a task."""
 
     task: str = Field("chain_sum", description="reasoning_gym task")
-    policy: str = Field("base", description="start model: base, random, a run folder or a checkpoint folder")
+    policy: str = Field("base", description="start model: base, random, smol, a run or checkpoint folder, a hub name")
+    data: str | None = Field(None, description="public data set or a file of its form; default: the task's own samples")
+    device: Literal["cpu", "cuda", "auto"] = "cpu"
+    precision: Literal["float32", "bfloat16", "auto"] = Field(
+        "float32", description="of matrix products; weights are float32 always"
+    )
+    gradient_checkpointing: bool = Field(False, description="compute each layer again in the backward pass")
+    rows_at_once: int = Field(256, ge=1, description="completions that a large model samples at once")
     max_new_tokens: int = Field(28, ge=1, description="longest completion sampled")
     max_grad_norm: float = Field(1.0, gt=0)
     weight_decay: float = Field(0.0, ge=0)
@@ -218,6 +225,8 @@ class PreferenceSettings(ModelSettings):
     samples_per_prompt: int = Field(8, ge=2)
     pairs_per_prompt: int = Field(2, ge=1, description="at most so many pairs of one prompt")
     held_out_pairs: int = Field(256, ge=1)
+    data_rows: int = Field(20_000, ge=1, description="most pairs that are taken from `data`")
+    max_length: int = Field(1024, ge=8, description="tokens of prompt and answer, of pairs from `data`")
     batch_size: int = Field(64, ge=1)
     micro_batches: int = MICRO_BATCHES
     betas: tuple[float, float] = (0.9, 0.95)
@@ -242,6 +251,8 @@ class RewardSettings(ModelSettings):
         "sampled", description="wrong completions: the policy's, right ones with a digit of the answer changed, or both"
     )
     orm_how: Literal["last", "mean", "min"] = Field("last", description="from tokens to a score (orm_score)")
+    data_rows: int = Field(20_000, ge=1, description="most pairs or traces that are taken from `data`")
+    max_length: int = Field(1024, ge=8, description="their tokens, prompt and answer together")
     batch_size: int = Field(64, ge=1, description="completions, or pairs, of each step")
     micro_batches: int = MICRO_BATCHES
     betas: tuple[float, float] = (0.9, 0.95)

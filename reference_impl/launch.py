@@ -77,10 +77,14 @@ def launch(launcher: Launcher, options: Options, graded: bool = False) -> dict[s
 
     import torch
 
+    from reference_impl.models import hardware
     from reference_impl.runs.plots import plot_run
     from reference_impl.runs.run import Run
 
-    torch.set_num_threads(settings.threads)
+    if settings.threads is not None:
+        torch.set_num_threads(settings.threads)
+    names = ("device", "precision", "gradient_checkpointing", "rows_at_once")
+    machine = hardware.use(**{name: getattr(settings, name) for name in names if hasattr(settings, name)})
     torch.manual_seed(settings.seed)
     run = Run.reopen(resumed, settings) if resumed else Run.create(settings, options.runs_dir, options.experiment)
     if run.functions_changed():
@@ -90,6 +94,8 @@ def launch(launcher: Launcher, options: Options, graded: bool = False) -> dict[s
     if not algorithm.plugs_in(settings.week):
         whose = f"from reference_impl alone: no function of weeks/{settings.week} is plugged in"
     console.print(f"Week {settings.week}, {what}, {whose}", soft_wrap=True)
+    if machine != hardware.Hardware():
+        console.print(str(machine), soft_wrap=True)
     with ending(run):
         results = train(functions, algorithm, settings, run)
         plot_run(run.path)

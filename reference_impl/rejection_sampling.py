@@ -43,7 +43,9 @@ def random_per_prompt(rewards: Tensor, k: int = 1, generator: torch.Generator | 
     Shapes: (P, N) -> LongTensor (P, k). ValueError unless 1 <= k <= N.
     """
     _check_range("k", k, rewards.shape[1])
-    return torch.rand(rewards.shape, generator=generator).argsort(dim=1)[:, :k].to(rewards.device)
+    return (
+        torch.rand(rewards.shape, generator=generator, device=generator.device).argsort(dim=1)[:, :k].to(rewards.device)
+    )
 
 
 def random_k_overall(rewards: Tensor, k: int, generator: torch.Generator | None = None) -> Tensor:

@@ -21,15 +21,15 @@ import torch
 from torch import Tensor, nn
 
 from reference_impl.algorithms import ALGORITHMS, RewardObjective
+from reference_impl.data.judged import ends_step
 from reference_impl.errors import UserError
 from reference_impl.implementations import ROOT, load_functions, shown
 from reference_impl.models import load_model, save_model
 from reference_impl.runs.files import replacing_folder, write_text
-from reference_impl.tasks.chain_sum import STEP_END
 
 ABOUT = "reward.json"
 MEANT = ("prm", "bt", "orm")  # which of a run's models its name stands for: the first of these that it has
-SCORING_ROWS = 1024  # completions scored at once
+SCORING_ROWS, SCORING_TOKENS = 1024, 2**18  # completions scored at once, and their tokens, padding included
 TENSORS = ("input_ids", "attention_mask", "completion_mask", "correct", "labels")
 
 
@@ -60,7 +60,7 @@ def reward_function(name: str, task, tokenizer) -> Callable[..., Tensor]:
 
         return lambda prompts, texts, rollout: verifier_rewards(task, prompts, texts, rollout.finished)
     saved = load_reward(name)
-    if type(saved.tokenizer) is not type(tokenizer):
+    if type(saved.tokenizer) is not type(tokenizer) or saved.tokenizer.vocab_size != tokenizer.vocab_size:
         raise UserError(f"The reward model in {shown(saved.path)} and the policy do not have the same tokenizer.")
     return lambda prompts, texts, rollout: saved.scores(
         rollout.input_ids, rollout.attention_mask, rollout.response_mask
@@ -106,7 +106,7 @@ def save_reward(path: Path, model: nn.Module, tokenizer, objective: RewardObject
 def asked(completions, tokenizer, label_eos: bool) -> Tensor:
     """Where a process reward model is read: 0 at each `=` of the completion (and at its end), -100 elsewhere (B, T)."""
     ids, inside = completions.input_ids, completions.completion_mask.bool()
-    ends = ids == tokenizer.encode(STEP_END)[0]
+    ends = ends_step(ids, tokenizer)
     if label_eos:
         ends |= ids == tokenizer.eos_token_id
     return torch.where(ends & inside, 0, -100)
@@ -120,13 +120,19 @@ def rows_of(completions, index) -> SimpleNamespace:
     return SimpleNamespace(**{name: part[:, :width] if part.dim() == 2 else part for name, part in named.items()})
 
 
+def scoring_chunks(input_ids: Tensor) -> list[slice]:
+    """Rows to read at once."""
+    size = max(1, min(SCORING_ROWS, SCORING_TOKENS // input_ids.shape[1]))
+    return [slice(first, first + size) for first in range(0, len(input_ids), size)]
+
+
 @torch.no_grad()
 def scores_of(model: nn.Module, objective: RewardObjective, completions) -> Tensor:
     """The objective's score of each completion (B,)."""
     model.eval()
     scores = []
-    for first in range(0, len(completions.input_ids), SCORING_ROWS):
-        rows = rows_of(completions, slice(first, first + SCORING_ROWS))
+    for chunk in scoring_chunks(completions.input_ids):
+        rows = rows_of(completions, chunk)
         logits = model(input_ids=rows.input_ids, attention_mask=rows.attention_mask).logits
         scores.append(objective.score(logits, rows))
     return torch.cat(scores)
@@ -137,8 +143,7 @@ def logits_of(model: nn.Module, completions) -> Tensor:
     """The logits at every token (B, T, outputs), 0 in the columns that a part of the completions does not use."""
     model.eval()
     logits = torch.zeros(*completions.input_ids.shape, model.outputs)
-    for first in range(0, len(completions.input_ids), SCORING_ROWS):
-        chunk = slice(first, first + SCORING_ROWS)
+    for chunk in scoring_chunks(completions.input_ids):
         rows = rows_of(completions, chunk)
         width = rows.input_ids.shape[1]
         logits[chunk, :width] = model(input_ids=rows.input_ids, attention_mask=rows.attention_mask).logits

@@ -12,7 +12,7 @@ Log-probs are those of the distribution that was sampled from, softmax(logits / 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 import torch.nn.functional as F
@@ -60,7 +60,8 @@ def generate(
     was_training = model.training
     model.eval()
     try:
-        with torch.inference_mode():
+        # under autocast a weight's copy in half precision is kept until the outermost autocast ends: one copy a rollout
+        with torch.inference_mode(), torch.autocast(next(model.parameters()).device.type, enabled=False):
             steps = list(decode(model, prompt_ids, group, max_new_tokens, eos_id, pad_id, temperature, generator))
     finally:
         model.train(was_training)
@@ -132,7 +133,9 @@ def sample(logits: Tensor, temperature: float, generator: torch.Generator | None
         # the first token whose cumulative probability exceeds a uniform number: several times faster than
         # torch.multinomial on CPU, and never a token of probability 0
         cumulative = logprobs.exp().cumsum(-1, dtype=torch.float64)
-        uniform = torch.rand(len(logits), 1, generator=generator, dtype=torch.float64, device=logits.device)
+        # drawn where the generator lives, so that a GPU gets the same numbers as a CPU
+        source = logits.device if generator is None else generator.device
+        uniform = torch.rand(len(logits), 1, generator=generator, dtype=torch.float64, device=source).to(logits.device)
         token = torch.searchsorted(cumulative, uniform * cumulative[:, -1:], right=True)
         token = token.clamp(max=logits.shape[-1] - 1)
     return token.squeeze(-1), logprobs.gather(-1, token).squeeze(-1)
@@ -166,6 +169,20 @@ def assemble(steps, prompt_ids: list[list[int]], group: int, eos_id: int, pad_id
     aligned[rows, prompt_lengths[rows] + places] = logprobs
     finished = input_ids.gather(1, lengths[:, None] - 1).squeeze(1) == eos_id
     return Rollout(input_ids, attention_mask, response_mask, aligned, finished, prompt_lengths)
+
+
+def join_rollouts(parts: list[Rollout], pad_id: int) -> Rollout:
+    """The rows of all parts, the narrower ones padded on the right."""
+    if len(parts) == 1:
+        return parts[0]
+    width = max(part.input_ids.shape[1] for part in parts)
+
+    def together(name: str) -> Tensor:
+        fill = pad_id if name == "input_ids" else 0
+        tensors = [getattr(part, name) for part in parts]
+        return torch.cat([F.pad(t, (0, width - t.shape[1]), value=fill) if t.dim() == 2 else t for t in tensors])
+
+    return Rollout(**{field.name: together(field.name) for field in fields(Rollout)})
 
 
 def score(

@@ -70,6 +70,11 @@ def join(parts: list[Judged]) -> Judged:
     return Judged(prompts, texts, *map(together, names), parts[0].group)
 
 
+def ends_step(input_ids: Tensor, tokenizer) -> Tensor:
+    """Which tokens end a step: those that hold `=`, which large vocabularies have in several ("=", "=-"). bool."""
+    return torch.isin(input_ids, torch.tensor(tokenizer.ids_with(STEP_END), device=input_ids.device))
+
+
 def all_pairs(data: Judged) -> Tensor:
     """Every right completion beside every wrong one of the same prompt: rows (N, 2), right first."""
     pairs = []
@@ -88,7 +93,8 @@ def some_pairs(data: Judged, per_prompt: int, seed: int) -> Tensor:
             "No prompt has both a right and a wrong completion, so there are no pairs to learn from: start from a "
             "policy that is right now and then, or raise reward_prompts or samples_per_prompt."
         )
-    pairs = pairs[torch.randperm(len(pairs), generator=torch.Generator().manual_seed(seed))]
+    generator = torch.Generator().manual_seed(seed)
+    pairs = pairs[torch.randperm(len(pairs), generator=generator, device=generator.device)]
     pairs = pairs[(pairs[:, 0] // data.group).argsort(stable=True)]
     prompt = pairs[:, 0] // data.group
     new = torch.cat([torch.ones(1, dtype=torch.bool), prompt[1:] != prompt[:-1]])
@@ -112,9 +118,9 @@ def with_twins(data: Judged, tokenizer, task, seed: int) -> tuple[Judged, Tensor
     """
     rng = random.Random(seed)
     right = [row for row in range(len(data)) if data.correct[row] == 1 and data.finished[row]]
-    digits = tokenizer.encode("123456789")
-    is_digit = torch.isin(data.input_ids, torch.tensor(tokenizer.encode("0123456789")))
-    step_end = (data.input_ids == tokenizer.encode(STEP_END)[0]) & data.completion_mask.bool()
+    digits = [tokenizer.encode(digit)[0] for digit in "123456789"]
+    is_digit = torch.isin(data.input_ids, torch.tensor([*tokenizer.encode("0")[:1], *digits]))
+    step_end = ends_step(data.input_ids, tokenizer) & data.completion_mask.bool()
     answer_digits = is_digit & data.completion_mask.bool() & (step_end.flip(1).cumsum(1).flip(1) == 0)
     originals, twins = [], []
     for row in right:

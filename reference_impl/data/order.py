@@ -16,4 +16,4 @@ def batch_indices(step: int, examples: int, batch_size: int, seed: int) -> list[
 def epoch_order(examples: int, seed: int, epoch: int) -> list[int]:
     """A shuffle of range(examples)."""
     generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
-    return torch.randperm(examples, generator=generator).tolist()
+    return torch.randperm(examples, generator=generator, device=generator.device).tolist()

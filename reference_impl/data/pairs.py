@@ -45,7 +45,7 @@ def sample_pairs(
             rows = range(number * samples, (number + 1) * samples)
             right = [responses[row] for row in rows if rewards[row] == 1.0]
             wrong = [responses[row] for row in rows if rewards[row] != 1.0]
-            encoded = tokenizer.encode(prompt.text)
+            encoded = tokenizer.encode_prompt(prompt)
             pairs += [Pair(encoded, *two) for two in list(zip(right, wrong, strict=False))[:per_prompt]]
     return pairs
 

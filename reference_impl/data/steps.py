@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from reference_impl.data.judged import Judged
+from reference_impl.data.judged import Judged, ends_step
 from reference_impl.errors import UserError
 from reference_impl.tasks.chain_sum import STEP_END
 
@@ -15,9 +15,9 @@ def step_labels(data: Judged, task, tokenizer, functions, label_eos: bool) -> Te
     label too (unless `label_eos` is False): good when the answer is right, else bad.
     """
     ratings = [task.step_labels(prompt, text) for prompt, text in zip(data.prompts, data.texts, strict=True)]
-    labels = checked(
-        functions.prm_labels(data.input_ids, tokenizer.encode(STEP_END)[0], ratings, data.completion_mask), data
-    )
+    separator = tokenizer.encode(STEP_END)[0]
+    with_one_separator = torch.where(ends_step(data.input_ids, tokenizer), separator, data.input_ids)
+    labels = checked(functions.prm_labels(with_one_separator, separator, ratings, data.completion_mask), data)
     if label_eos:
         verdicts = [[1 if correct == 1 else -1] for correct in data.correct.tolist()]
         at_end = functions.prm_labels(data.input_ids, tokenizer.eos_token_id, verdicts, data.completion_mask)

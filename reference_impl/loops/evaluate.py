@@ -6,9 +6,11 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
+from reference_impl.logprobs import large_vocabulary
+from reference_impl.models import hardware
 from reference_impl.runs.run import Run
 from reference_impl.runs.samples import samples_page
-from reference_impl.sampling import Rollout, completions, generate, score
+from reference_impl.sampling import Rollout, completions, generate, join_rollouts, score
 from reference_impl.tasks import Prompt
 
 EVAL_SEED = 1_000_003  # of the held-out prompts and of the sampler, the same in every run, so that runs compare
@@ -35,15 +37,25 @@ def rollout(
     generator: torch.Generator | None = None,
 ) -> tuple[Rollout, list[str]]:
     """Sample `group` completions of each prompt: the token-level rollout and its texts, prompt by prompt."""
-    result = generate(
-        model,
-        [tokenizer.encode(prompt.text) for prompt in prompts],
-        group,
-        max_new_tokens,
-        eos_id=tokenizer.eos_token_id,
-        pad_id=tokenizer.pad_token_id,
-        temperature=temperature,
-        generator=generator,
+    prompt_ids = [tokenizer.encode_prompt(prompt) for prompt in prompts]
+    at_once = len(prompts)
+    if large_vocabulary(model):  # whose cache of keys and values would not fit
+        at_once = max(1, hardware.current().rows_at_once // group)
+    result = join_rollouts(
+        [
+            generate(
+                model,
+                prompt_ids[first : first + at_once],
+                group,
+                max_new_tokens,
+                eos_id=tokenizer.eos_token_id,
+                pad_id=tokenizer.pad_token_id,
+                temperature=temperature,
+                generator=generator,
+            )
+            for first in range(0, len(prompts), at_once)
+        ],
+        tokenizer.pad_token_id,
     )
     return result, completions(result, tokenizer)
 

@@ -73,8 +73,10 @@ def train_objective(functions, settings: ObjectiveSettings, run: Run, reward_mod
 def make_world(settings: ObjectiveSettings) -> tuple[Tensor, Tensor]:
     """Reference logits and rewards of Y outcomes, drawn independently: what is likely need not be good."""
     generator = torch.Generator().manual_seed(settings.seed)
-    ref_logits = torch.randn(settings.outcomes, generator=generator, dtype=torch.float64)
-    return ref_logits, torch.randn(settings.outcomes, generator=generator, dtype=torch.float64)
+    like = {"generator": generator, "dtype": torch.float64, "device": generator.device}
+    ref_logits = torch.randn(settings.outcomes, **like)
+    rewards = torch.randn(settings.outcomes, **like)
+    return ref_logits.to(torch.get_default_device()), rewards.to(torch.get_default_device())
 
 
 def table_logprobs(logits: Tensor, functions) -> Tensor:
@@ -122,7 +124,7 @@ def estimates_page(tables: Tables, ref_logprobs: Tensor, functions, settings: Ob
     lines = [f"KL from {settings.samples} samples", "", "| beta | exact | k1 | k2 | k3 |", "|---|---|---|---|---|"]
     for beta, logits in zip(settings.kl_weights, tables.logits, strict=True):
         logprobs = table_logprobs(logits, functions)
-        drawn = torch.multinomial(logprobs.exp(), settings.samples, replacement=True, generator=generator)
+        drawn = torch.multinomial(logprobs.exp().cpu(), settings.samples, replacement=True, generator=generator)
         estimates = functions.kl_estimates(logprobs[drawn][:, None], ref_logprobs[drawn][:, None])
         exact = (logprobs.exp() * (logprobs - ref_logprobs)).sum().item()
         cells = [f"{k.mean().item():.3f} ± {k.std().item() / settings.samples**0.5:.3f}" for k in estimates]

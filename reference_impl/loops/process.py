@@ -13,7 +13,7 @@ from torch import Tensor
 from reference_impl import reward_model
 from reference_impl.algorithms import RewardObjective, orm
 from reference_impl.config import ProcessSettings
-from reference_impl.data.judged import Judged, all_pairs
+from reference_impl.data.judged import Judged, all_pairs, ends_step
 from reference_impl.data.steps import step_labels
 from reference_impl.loops.best_of_n import best_of_n_page, choose_by_each, peak
 from reference_impl.loops.ranking import auc
@@ -21,7 +21,6 @@ from reference_impl.loops.reward import Learner, prepare, train_reward_models, w
 from reference_impl.runs.progress import console
 from reference_impl.runs.reward_figures import plot_best_of_n
 from reference_impl.runs.run import Run
-from reference_impl.tasks.chain_sum import STEP_END
 
 AGGREGATIONS = ("min", "prod", "mean", "last")
 
@@ -34,7 +33,7 @@ def train_process(functions, objectives: dict[str, RewardObjective], settings: P
     learners = [Learner(goal, policy, settings) for goal in (objectives | orm(reward_model, settings)).values()]
     everything = torch.arange(len(sampled))
     index = {"orm": everything, "prm": everything[: max(1, int(settings.prm_share * len(sampled)))]}
-    step_end = held_out.input_ids == tokenizer.encode(STEP_END)[0]
+    step_end = ends_step(held_out.input_ids, tokenizer)
 
     def measure(prompts: int) -> dict[str, float]:
         part = held_out.part(0, prompts * settings.held_out_samples)

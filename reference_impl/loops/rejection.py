@@ -82,7 +82,7 @@ def sample_table(policy, tokenizer, task, reward_fn, settings) -> tuple[list[lis
         ]
         for number, prompt in enumerate(some):
             rows = range(number * settings.samples_per_prompt, (number + 1) * settings.samples_per_prompt)
-            encoded = tokenizer.encode(prompt.text)
+            encoded = tokenizer.encode_prompt(prompt)
             table.append([Sample(first + number, encoded, responses[row], rewards[row]) for row in rows])
     return table, torch.tensor([[sample.reward for sample in row] for row in table])
 

@@ -7,7 +7,6 @@ corpus is shuffled anew each epoch, by seed and epoch alone, so that a resumed r
 """
 
 import math
-import random
 import time
 from collections.abc import Callable
 
@@ -20,7 +19,6 @@ from reference_impl.errors import UserError
 from reference_impl.loops.evaluate import EVAL_SEED, HeldOut
 from reference_impl.loops.sft_steps import batch_loss, sft_steps
 from reference_impl.runs.run import Run
-from reference_impl.tasks.chain_sum import STYLES
 
 LOG_EVERY = 10
 
@@ -54,7 +52,9 @@ def train_sft(
 
     held_out = HeldOut(task, tokenizer, settings, run, also=also or on_demonstrations)
     if also is None:
-        unseen = make_examples(held_out_demonstrations(task, held_out.prompts), tokenizer, functions, settings)
+        unseen = make_examples(
+            task.held_out_demonstrations(held_out.prompts, EVAL_SEED), tokenizer, functions, settings
+        )
     before = held_out.before(model)
     start = run.restore(model, **parts)
     if start == 0:
@@ -93,17 +93,10 @@ def make_examples(demonstrations, tokenizer, functions, settings: SupervisedSett
     """Prompt and response as token ids and labels, by the week's `build_example`."""
     return [
         functions.build_example(
-            tokenizer.encode(prompt.text), tokenizer.encode(response), tokenizer.eos_token_id, settings.max_length
+            tokenizer.encode_prompt(prompt), tokenizer.encode(response), tokenizer.eos_token_id, settings.max_length
         )
         for prompt, response in demonstrations
     ]
-
-
-def held_out_demonstrations(task, prompts) -> list[tuple]:
-    """The same mixed crowd of demonstrators, on prompts that no training example has."""
-    rng = random.Random(EVAL_SEED)
-    styles = rng.choices(list(STYLES), weights=list(STYLES.values()), k=len(prompts))
-    return [(prompt, task.solve(prompt, style, rng)) for prompt, style in zip(prompts, styles, strict=True)]
 
 
 def micro_batches(rows: list[dict], pad_id: int, functions, settings: SupervisedSettings) -> list[dict]:

@@ -61,7 +61,7 @@ def minibatches(rows: int, settings: RLSettings, generator: torch.Generator) -> 
     """The rows of each minibatch: whole groups, dealt out at random, so that minibatches are independent samples."""
     groups = torch.arange(rows).view(-1, settings.group)
     if settings.minibatches > 1:
-        groups = groups[torch.randperm(len(groups), generator=generator)]
+        groups = groups[torch.randperm(len(groups), generator=generator, device=generator.device)]
     return [part.flatten() for part in groups.chunk(settings.minibatches)]
 
 

@@ -1,6 +1,7 @@
 """Where and how the models of a run compute: device, precision, attention, gradient checkpointing.
 
-The launcher says it once, from the run's settings; whatever `load_model` opens afterwards follows it. Nano runs on a
+The launcher says it once, from the run's settings; whatever `load_model` opens afterwards follows it, and so does the
+sampler. Nano runs on a
 CPU in float32 and needs none of this. Weights and optimizer states are float32 always: steps of 1e-6 are lost in
 bfloat16, whose neighbours of 0.02 lie 1e-4 apart. "bfloat16" is autocast: matrix products in bfloat16, with norms,
 residual stream, softmax and log-probs in float32.
@@ -19,12 +20,13 @@ from reference_impl.errors import UserError
 
 @dataclass(frozen=True)
 class Hardware:
-    """What `load_model` follows. precision: float32 or bfloat16; attention: sdpa or flash_attention_2."""
+    """precision: float32 or bfloat16; attention: sdpa or flash_attention_2; rows_at_once: completions in sampling."""
 
     device: str = "cpu"
     precision: str = "float32"
     attention: str = "sdpa"
     gradient_checkpointing: bool = False
+    rows_at_once: int = 256
 
     def __str__(self) -> str:
         matrices = "bfloat16 matrix products (autocast)" if self.precision == "bfloat16" else "float32 throughout"
@@ -41,7 +43,9 @@ def current() -> Hardware:
     return _current
 
 
-def use(device: str = "cpu", precision: str = "float32", gradient_checkpointing: bool = False) -> Hardware:
+def use(
+    device: str = "cpu", precision: str = "float32", gradient_checkpointing: bool = False, rows_at_once: int = 256
+) -> Hardware:
     """Choose it for this process; new tensors live on that device, too. "auto" takes what the machine has.
 
     UserError for a GPU that is not there.
@@ -53,7 +57,8 @@ def use(device: str = "cpu", precision: str = "float32", gradient_checkpointing:
         raise UserError("device=cuda, but torch sees no GPU here: leave it at auto, or take --set device=cpu.")
     if precision == "auto":
         precision = "bfloat16" if fast_bfloat16(device) else "float32"
-    _current = Hardware(device, precision, choose_attention(device, precision), gradient_checkpointing)
+    attention = choose_attention(device, precision)
+    _current = Hardware(device, precision, attention, gradient_checkpointing, rows_at_once)
     # also for tensors that a student's function makes without saying where
     torch.set_default_device(None if device == "cpu" else device)
     return _current

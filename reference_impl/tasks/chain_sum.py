@@ -96,6 +96,12 @@ class ChainSum:
             for style, prompt in zip(styles, self.draw("sft", seed), strict=False)
         ]
 
+    def held_out_demonstrations(self, prompts: list[Prompt], seed: int) -> list[tuple[Prompt, str]]:
+        """The same mixed crowd of demonstrators, on prompts that no training example has."""
+        rng = random.Random(seed)
+        styles = rng.choices(list(STYLES), weights=list(STYLES.values()), k=len(prompts))
+        return [(prompt, self.solve(prompt, style, rng)) for prompt, style in zip(prompts, styles, strict=True)]
+
     def solve(self, prompt: Prompt, style: str = "careful", rng: random.Random | None = None) -> str:
         """A worked completion in one of the styles; lazy and misreader need `rng`."""
         value, operations = parse(prompt.text)

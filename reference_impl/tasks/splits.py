@@ -20,11 +20,17 @@ class Prompt:
     text: str
     answer: str
     metadata: dict = field(default_factory=dict, compare=False, repr=False)
+    messages: tuple = field(default=(), compare=False, repr=False)  # the problem as a conversation, for chat models
+
+
+def point_of(text: str) -> float:
+    """A hash of `text` as a number in [0, 1): the same on every machine, in every run."""
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8]) / 2**64
 
 
 def split_of(text: str) -> str:
     """The split that `text` belongs to: a hash of the text, read as a number in [0, 1), picks the share it falls in."""
-    point = int.from_bytes(hashlib.sha256(text.encode()).digest()[:8]) / 2**64
+    point = point_of(text)
     for split, share in SPLITS.items():
         if point < share:
             return split
