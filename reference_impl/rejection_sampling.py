@@ -43,9 +43,8 @@ def random_per_prompt(rewards: Tensor, k: int = 1, generator: torch.Generator | 
     Shapes: (P, N) -> LongTensor (P, k). ValueError unless 1 <= k <= N.
     """
     _check_range("k", k, rewards.shape[1])
-    return (
-        torch.rand(rewards.shape, generator=generator, device=generator.device).argsort(dim=1)[:, :k].to(rewards.device)
-    )
+    source = rewards.device if generator is None else generator.device
+    return torch.rand(rewards.shape, generator=generator, device=source).argsort(dim=1)[:, :k].to(rewards.device)
 
 
 def random_k_overall(rewards: Tensor, k: int, generator: torch.Generator | None = None) -> Tensor:
@@ -54,7 +53,8 @@ def random_k_overall(rewards: Tensor, k: int, generator: torch.Generator | None 
     Shapes: (P, N) -> LongTensor (k, 2). ValueError unless 1 <= k <= P N.
     """
     _check_range("k", k, rewards.numel())
-    order = torch.randperm(rewards.numel(), generator=generator)
+    source = rewards.device if generator is None else generator.device
+    order = torch.randperm(rewards.numel(), generator=generator, device=source)
     return _pairs(order[:k], samples=rewards.shape[1]).to(rewards.device)
 
 
