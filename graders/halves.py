@@ -1,8 +1,9 @@
-"""Two processes share one grading: each runs the checks of half of the functions. For `rlhf watch`, where it should
-take no longer than it must (warm.py); the verdict is the same as that of one process.
+"""Two processes share one grading, for `rlhf watch`, where it should take no longer than it must (warm.py). The verdict
+is that of one process.
 
-A pytest plugin. When the checks are collected, the process forks: the second one runs its half, sends how the checks
-went and ends; the first one runs its own half, adds what the second one sent, and reports.
+A pytest plugin. When the checks are collected, the process forks. Both take functions from one queue, a pipe with a
+byte for each function, and run all checks of a function that they took. The second one sends how they went and ends;
+the first one adds that to its own, and reports.
 """
 
 import dataclasses
@@ -21,22 +22,32 @@ class Halves:
 
     def __init__(self, spare: candidate.Zygote):
         self.spare = spare
-        self.pipe, self.second = None, False
+        self.second, self.pipe = False, None  # the pipe from the second process to the first
 
-    @pytest.hookimpl(trylast=True)
-    def pytest_collection_finish(self, session) -> None:
+    def pytest_runtestloop(self, session) -> bool | None:
+        """In place of pytest's loop over the checks."""
         grader = session.config.pluginmanager.get_plugin("rlhf-grader")
-        theirs = [] if grader is None else second_half(grader, session.items)
-        if not theirs:
-            return
+        if grader is None or session.testsfailed:  # a file that cannot be collected
+            return None
+        functions, rest = by_function(grader, session.items)
+        queue, end = os.pipe()
+        os.write(end, bytes(range(len(functions))))
+        os.close(end)
+        if len(functions) > 1:
+            self.share()
+        while taken := os.read(queue, 1):
+            run(functions[taken[0]])
+        run([] if self.second else rest)
+        return True
+
+    def share(self) -> None:
         self.pipe, answer = os.pipe()
-        if os.fork() == 0:
-            self.second, self.pipe = True, answer
+        self.second = os.fork() == 0
+        if self.second:
+            self.pipe = answer
             candidate.use_zygote(self.spare)
-            session.items[:] = theirs
         else:
             os.close(answer)
-            session.items[:] = [item for item in session.items if item not in theirs]
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_sessionfinish(self, session) -> None:
@@ -55,35 +66,37 @@ class Halves:
                 setattr(grader.outcomes[key], name, value)
 
 
-def second_half(grader, items: list) -> list:
-    """The checks of the second process: whole functions, so that about half of the work is there."""
-    checks: dict[str, list] = {}
+def by_function(grader, items: list) -> tuple[list[list], list]:
+    """The checks of each function that is written, the function with most checks first, and all other items."""
+    written: dict[str, list] = {}
+    rest = []
     for item in items:
         mark = getattr(getattr(item, "obj", None), "graded", None)
         if mark is not None and any(score[mark.function].state == "written" for score in grader.scores.values()):
-            checks.setdefault(mark.function, []).append(item)
-    first: list = []
-    second: list = []
-    for group in sorted(checks.values(), key=len, reverse=True):
-        lighter = first if len(first) <= len(second) else second
-        lighter += group
-    return second
+            written.setdefault(mark.function, []).append(item)
+        else:
+            rest.append(item)
+    return sorted(written.values(), key=len, reverse=True), rest
+
+
+def run(items: list) -> None:
+    for item, following in zip(items, [*items[1:], None], strict=True):
+        item.config.hook.pytest_runtest_protocol(item=item, nextitem=following)
 
 
 def ran(grader) -> dict:
     """How the checks of this process went, in a form that travels."""
     from graders.diagnosis import settle
 
-    sent = {}
     for number, score in grader.scores.items():
         failures = [outcome.failure for outcome in score.outcomes if outcome.failure]
         if any(failure.suspects for failure in failures):
             settle(grader.gradings[number], failures)
-    for key, outcome in grader.outcomes.items():
-        if outcome.seconds:
-            sent[key] = {name: getattr(outcome, name) for name in ("status", "remedy", "seconds")}
-            sent[key]["failure"] = portable(outcome.failure)
-    return sent
+    return {
+        key: {"status": o.status, "remedy": o.remedy, "seconds": o.seconds, "failure": portable(o.failure)}
+        for key, o in grader.outcomes.items()
+        if o.seconds
+    }
 
 
 def portable(failure):

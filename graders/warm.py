@@ -4,9 +4,10 @@
     number = warm.ask("05")     # grade weeks/05; a grading that still runs is given up
     warm.answers()              # those that have come: what `pytest weeks/05` prints, and memory.brief of the score
 
-The child runs `pytest weeks/05`, so the verdict is pytest's own; it only need not import anything. The warm process
-itself never loads the reference or a submission, so every grading starts from the same clean memory. Requests and
-answers are one JSON line each, on its standard input and output; when its input closes, it ends.
+The child runs `pytest weeks/05`, so the verdict is pytest's own (standby.py); it only need not import anything. After
+each answer the next child gets ready. The warm process itself never loads the reference or a submission, so every
+grading starts from the same clean memory. Requests and answers are one JSON line each, on its standard input and
+output; when its input closes, it ends.
 """
 
 import json
@@ -18,8 +19,6 @@ import sys
 import tempfile
 
 from graders.exercises import CHECKOUT
-
-NOT_NEEDED = ("xdist", "cacheprovider", "logging", "junitxml", "pastebin", "doctest", "faulthandler")  # of pytest
 
 
 class WarmDied(Exception):
@@ -92,7 +91,7 @@ class Warm:
 
 def serve(requests: int = 0, answers: int = 1) -> None:
     """Answer requests until the pipe closes. The newest request wins: whoever saves twice wants the second verdict."""
-    child = None
+    child = standby = None
     while True:
         ready, _, _ = select.select([requests, *([child] if child else [])], [], [])
         if requests in ready:
@@ -100,29 +99,56 @@ def serve(requests: int = 0, answers: int = 1) -> None:
             if child:
                 child.kill()
             if not lines:
-                return
-            child = Child(json.loads(lines[-1]))
+                break
+            request = json.loads(lines[-1])
+            child, standby = started(request, standby), None
+            child.go(request["number"])
         elif child in ready and child.finished():
             line = json.dumps(child.answer()).encode() + b"\n"
-            child = None
             while line:
                 line = line[os.write(answers, line) :]
+            standby, child = Child(child.how | {"own": False}), None  # the next save is probably of the same week
+    if standby:
+        standby.kill()
+
+
+def started(request: dict, standby: "Child | None") -> "Child":
+    """The child that stands by, if it is the right one; else a new one."""
+    how = {name: value for name, value in request.items() if name != "number"}
+    if standby and standby.how == how:
+        return standby
+    if standby:
+        standby.kill()
+    return Child(how)
 
 
 class Child:
-    """One grading in a fork of this process; its answer comes through a pipe."""
+    """One grading in a fork of this process. It gets ready, waits for `go`, and answers through a pipe."""
 
-    def __init__(self, request: dict):
-        self.request, self.said = request, b""
+    def __init__(self, how: dict):
+        self.how, self.said, self.number = how, b"", 0
         self.pipe, theirs = os.pipe()
+        signal_, self.signal = os.pipe()
         self.pid = os.fork()
         if self.pid == 0:
             try:
                 os.close(self.pipe)
-                grade(request, theirs)
+                os.close(self.signal)
+                from graders.standby import grade
+
+                grade(how, theirs, signal_)
             finally:
                 os._exit(0)
         os.close(theirs)
+        os.close(signal_)
+
+    def go(self, number: int) -> None:
+        self.number = number
+        try:
+            os.write(self.signal, b"go")
+        except BrokenPipeError:  # it has ended; `answer` will say so
+            pass
+        os.close(self.signal)
 
     def fileno(self) -> int:
         return self.pipe
@@ -141,91 +167,23 @@ class Child:
         except ValueError:
             code = os.waitstatus_to_exitcode(status)
             answer = {"status": 3, "report": f"The grader itself ended (exit code {code}).", "verdict": None}
-        return {"number": self.request["number"], **answer}
+        return {"number": self.number, **answer}
 
     def kill(self) -> None:
-        os.killpg(self.pid, signal.SIGKILL) if os.getpgid(self.pid) == self.pid else os.kill(self.pid, signal.SIGKILL)
+        """End it and everything that it started."""
+        os.kill(self.pid, signal.SIGKILL)
+        try:
+            os.killpg(self.pid, signal.SIGKILL)
+        except ProcessLookupError:  # it had not come to have a group of its own
+            pass
         os.close(self.pipe)
+        if not self.number:
+            os.close(self.signal)
         os.waitpid(self.pid, 0)
 
 
-def grade(request: dict, pipe: int) -> None:
-    """In the child: run pytest with its output in a file, and send what came of it."""
-    import pytest
-
-    from graders import candidate, halves
-
-    os.setsid()  # so that `kill` reaches everything that starts from here
-    printed = tempfile.TemporaryFile()
-    null = os.open(os.devnull, os.O_RDONLY)
-    for source, target in ((null, 0), (printed.fileno(), 1), (printed.fileno(), 2)):
-        os.dup2(source, target)
-    os.environ.pop("FORCE_COLOR", None)
-    os.environ |= {"COLUMNS": str(request["width"])} | ({"FORCE_COLOR": "1"} if request["colour"] else {})
-    keeper, shared = VerdictKeeper(), halves.Halves(candidate.Zygote())
-    without = [word for name in NOT_NEEDED for word in ("-p", f"no:{name}")]
-    folder = f"weeks/{request['week']}"
-    without += [] if request["own"] else [f"--ignore={folder}/test_mine.py"]
-    status = pytest.main([folder, "--impl", request["impl"], *without], plugins=[keeper, shared])
-    sys.stdout.flush()
-    sys.stderr.flush()
-    printed.seek(0)
-    report = printed.read().decode(errors="replace")
-    with os.fdopen(pipe, "w", encoding="utf-8") as line:
-        json.dump({"status": int(status), "report": report, "verdict": keeper.verdict}, line)
-
-
-class VerdictKeeper:
-    """A pytest plugin that keeps the verdict."""
-
-    verdict = None
-
-    def pytest_unconfigure(self, config) -> None:
-        from graders import memory
-
-        grader = config.pluginmanager.get_plugin("rlhf-grader")
-        for score in grader.scores.values() if grader else ():
-            self.verdict = memory.brief(score)
-
-
-def warm_up() -> None:
-    """Import what a grading imports, and let pytest and hypothesis fill their caches on a test of nothing."""
-    import gc
-
-    gc.disable()  # a sixth of torch's import is collections that find nothing
-    import torch
-
-    from graders import declare, halves, oracle, plugin, scores, strategies, verdict, wire, worker  # noqa: F401
-
-    with worker.no_dynamo():
-        x = torch.zeros(2, 3, requires_grad=True)
-        torch.autograd.grad(torch.log_softmax(x, dim=1).sum(), [x])
-    _pytest_of_nothing()
-    gc.collect()
-    gc.freeze()  # children need not copy these objects to count their references
-    gc.enable()
-
-
-def _pytest_of_nothing() -> None:
-    import pytest
-
-    test = "from hypothesis import given, strategies\n@given(strategies.integers())\ndef test_nothing(x):\n    pass\n"
-    stdout, null = os.dup(1), os.open(os.devnull, os.O_WRONLY)
-    os.dup2(null, 1)
-    try:
-        with tempfile.TemporaryDirectory() as folder:
-            path = os.path.join(folder, "test_nothing.py")
-            with open(path, "w", encoding="utf-8") as file:
-                file.write(test)
-            config = ["-c", str(CHECKOUT / "pyproject.toml"), "-p", "no:cacheprovider"]
-            pytest.main([path, *config])
-    finally:
-        sys.stdout.flush()
-        os.dup2(stdout, 1)
-        os.close(stdout)
-        os.close(null)
-
-
 if __name__ == "__main__":
+    from graders.standby import warm_up
+
     warm_up()
     serve()
