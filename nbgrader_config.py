@@ -25,4 +25,3 @@ c.GenerateAssignment.preprocessors = steps(GenerateAssignment, "preprocessors")
 c.Autograde.sanitize_preprocessors = steps(Autograde, "sanitize_preprocessors")
 c.Autograde.autograde_preprocessors = steps(Autograde, "autograde_preprocessors")
 c.ExecutePreprocessor.timeout = 660  # a function that hangs costs its checks some seconds each
-c.KernelManager.transport = "ipc"  # files instead of TCP ports

@@ -122,12 +122,10 @@ def run_all(notebook, folder: Path) -> None:
     try:
         from nbclient import NotebookClient
         from nbclient.exceptions import CellExecutionError
-        from traitlets.config import Config
     except ImportError:
         raise UserError(NO_EXTRA.format(week=folder.name)) from None
     count = len(notebook.cells)
-    sockets = Config({"KernelManager": {"transport": "ipc"}})  # files instead of TCP ports
-    client = NotebookClient(notebook, timeout=None, resources={"metadata": {"path": str(folder)}}, config=sockets)
+    client = NotebookClient(notebook, timeout=None, resources={"metadata": {"path": str(folder)}})
     client.on_cell_start = lambda cell, cell_index: print(f"\rcell {cell_index + 1} of {count}", end="", flush=True)
     try:
         client.execute()
