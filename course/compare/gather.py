@@ -80,7 +80,7 @@ def mistakes(week: Week, forks: list[dict]) -> list[dict[str, Any]]:
             for name in dict.fromkeys(f["misconception"] for f in e["failures"] if f["misconception"]):
                 who.setdefault((e["name"], name), []).append(fork["name"])
     known = {(m.function, m.name): m for m in misconceptions.load(week.week)} if who else {}
-    keys = ("computed", "why", "effect", "lesson")
+    keys = ("computed", "why", "effect", "lesson", "star")
     return [
         {"function": function, "name": name, "forks": names}
         | {key: getattr(known[function, name], key) for key in keys if (function, name) in known}

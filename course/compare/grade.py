@@ -5,8 +5,8 @@ writes for a week (graders/scores.py), with the seconds of the functions added.
 """
 
 import multiprocessing
-import os
 import time
+import warnings
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -73,7 +73,7 @@ def prepare(wrap: list[str] | None) -> None:
     """In each grading process: start its sandbox, which imports torch while the first checks are drawn."""
     from graders.candidate import shared_zygote
 
-    os.environ["OMP_NUM_THREADS"] = "1"
+    warnings.simplefilter("ignore")  # of wrong versions that the diagnosis tries
     shared_zygote(wrap)
 
 
@@ -179,6 +179,8 @@ def run_check(taped, grading, outcome, out_of_time: bool) -> None:
         outcome.status, outcome.failure = "broken", Failure("broken", str(broken))
     except CannotStart as problem:
         outcome.failure = Failure("crash", f"the process that runs the submission did not start: {problem}")
-    except Exception as error:
+    except AssertionError as error:
         outcome.failure = Failure("claim", f"{type(error).__name__}: {error}".strip())
+    except Exception as error:  # a submission's own errors arrive as CheckFailed
+        outcome.status, outcome.failure = "broken", Failure("broken", f"{type(error).__name__}: {error}".strip())
     outcome.seconds = time.perf_counter() - start

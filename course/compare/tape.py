@@ -18,7 +18,7 @@ from graders.session import NO_ANSWER, Exchange, Grading
 from graders.submission import read
 from graders.substitute import checks
 
-AHEAD_BYTES = 2**16  # sent before the first answer is read: less than a socket holds, or both sides would wait
+AHEAD_BYTES, AHEAD_CALLS = 2**16, 8  # under way at most: less than a socket holds, or both sides would wait
 
 
 @dataclass(frozen=True)
@@ -105,7 +105,7 @@ class Player(Candidate):
         """In the place of wire.send: as many of the frames as may be under way."""
         if self.listener is not channel:
             self.listener, self.sent = channel, self.answered
-        while self.sent < len(self.frames):
+        while self.sent < min(len(self.frames), self.answered + AHEAD_CALLS):
             under_way = sum(map(len, self.frames[self.answered : self.sent]))
             if under_way and under_way + len(self.frames[self.sent]) > AHEAD_BYTES:
                 break

@@ -64,7 +64,8 @@ def mistakes(table: dict[str, Any], week: dict[str, Any]) -> str:
             ("Read", "lesson"),
         ]
         lines = "".join(f"<dt>{label}</dt><dd>{esc(m[key])}</dd>" for label, key in told if key in m)
-        head = f"<code>{esc(m['function'])}</code>: {esc(m['name'])}"
+        star = ' <span class="small">costs the star only</span>' if m.get("star") else ""
+        head = f"<code>{esc(m['function'])}</code>: {esc(m['name'])}{star}"
         cards.append(f'<li class="card"><h4>{head}</h4><ul class="who">{who}</ul><dl>{lines}</dl></li>')
     return f'<h3>Named mistakes</h3><ul class="cards">{"".join(cards)}</ul>'
 
