@@ -1,5 +1,7 @@
 """Python values as code to paste, and as text that fits on a screen."""
 
+import struct
+
 import torch
 
 INDENT = "    "
@@ -32,9 +34,18 @@ def _number(value, dtype: torch.dtype) -> str:
     # the shortest decimal that gives this number back in this dtype: 0.1 rather than 0.10000000149011612
     for digits in range(1, 17):
         text = f"{value:.{digits}g}"
-        if torch.tensor(float(text), dtype=dtype).item() == value:
+        if _rounded(float(text), dtype) == value:
             return repr(float(text)) if "e" not in text else text
     return repr(value)
+
+
+def _rounded(number: float, dtype: torch.dtype) -> float:
+    """`number` as a tensor of this dtype holds it; making tensors takes long where there are thousands."""
+    if dtype == torch.float64:
+        return number
+    if dtype == torch.float32 and abs(number) < 3e38:
+        return struct.unpack("f", struct.pack("f", number))[0]
+    return torch.tensor(number, dtype=dtype).item()
 
 
 def _nested(values, dtype: torch.dtype) -> str:

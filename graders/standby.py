@@ -27,6 +27,7 @@ def grade(how: dict, pipe: int, signal: int) -> None:
         os.dup2(source, target)
     os.environ.pop("FORCE_COLOR", None)
     os.environ |= {"COLUMNS": str(how["width"])} | ({"FORCE_COLOR": "1"} if how["colour"] else {})
+    candidate.shared_zygote()
     keeper, shared = VerdictKeeper(), halves.Halves(candidate.Zygote())
     folder = f"weeks/{how['week']}"
     options = ["--impl", how["impl"], *([] if how["own"] else [f"--ignore={folder}/test_mine.py"])]
