@@ -20,6 +20,7 @@ from reference_impl.data.judged import Judged, sample_judged
 from reference_impl.data.order import batch_indices
 from reference_impl.implementations import load_functions, require_written
 from reference_impl.loops.evaluate import EVAL_SEED, held_out_prompts
+from reference_impl.loops.public_data import task_of
 from reference_impl.loops.reward import Learner
 from reference_impl.models import load_model
 from reference_impl.objective import optimal_policy
@@ -28,7 +29,6 @@ from reference_impl.rewards import load_reward
 from reference_impl.runs.plots import save_figure
 from reference_impl.runs.progress import console
 from reference_impl.runs.run import Run
-from reference_impl.tasks import get_task
 
 NEEDS = ("best_of_n_kl", "expected_max_reward")
 NS = (1, 2, 4, 8, 16, 32, 64)
@@ -40,7 +40,7 @@ def measure_best_of_n(functions, settings: RejectionSettings, run: Run) -> dict[
     """The table for both rewards, also written to best_of_n.md, and best_of_n.png."""
     require_written(settings.week, settings.impl, NEEDS)
     policy, tokenizer = load_model(settings.policy)
-    task = get_task(settings.task)
+    task = task_of(settings)
     if settings.reward == "verifier":
         scores_of = train_reward_model(policy, tokenizer, task, settings, run).scores
     else:

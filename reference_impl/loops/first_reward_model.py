@@ -10,10 +10,10 @@ from torch import Tensor
 from reference_impl.config import ObjectiveSettings
 from reference_impl.data.order import batch_indices
 from reference_impl.loops.evaluate import held_out_prompts, rollout, verifier_rewards
+from reference_impl.loops.public_data import task_of
 from reference_impl.loops.ranking import auc
 from reference_impl.models import HeadedLM, load_model
 from reference_impl.reward_model import orm_loss, orm_score
-from reference_impl.tasks import get_task
 
 BATCH = 32
 SAMPLES = 4  # completions of each prompt
@@ -27,7 +27,7 @@ class FirstRewardModel:
         self.model = HeadedLM.from_lm(self.policy, outputs=1)
         self.optimizer = torch.optim.AdamW(self.model.parameters(), settings.reward_lr, weight_decay=0.0)
         self.seed = settings.seed
-        task, generator = get_task(settings.task), torch.Generator().manual_seed(settings.seed)
+        task, generator = task_of(settings), torch.Generator().manual_seed(settings.seed)
         training = task.prompts("reward", settings.reward_prompts, settings.seed)
         held_out = held_out_prompts(task, settings.eval_prompts)
 

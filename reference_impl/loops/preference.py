@@ -17,6 +17,7 @@ from reference_impl.data.pairs import Pair, collate_pairs, read_pairs, sample_pa
 from reference_impl.logprobs import large_vocabulary
 from reference_impl.loops.evaluate import HeldOut
 from reference_impl.loops.preference_updates import Update, large_pair_logps
+from reference_impl.loops.public_data import learns_from_data, public_pairs
 from reference_impl.runs.run import Run
 
 Logps = Callable[[nn.Module, dict[str, Tensor]], tuple[Tensor, Tensor]]
@@ -85,7 +86,10 @@ def train_preferences(
 
 
 def pairs_of(run: Run, policy, tokenizer, task, settings: PreferenceSettings) -> tuple[list[Pair], list[Pair]]:
-    """(training, held out) pairs, sampled once and kept in the run folder, where a resumed run finds them again."""
+    """(training, held out) pairs: those of `data`, else sampled once and kept in the run folder for a resumed run."""
+    if learns_from_data(settings):
+        training, held_out = public_pairs(settings, tokenizer, run)
+        return training, held_out[: settings.held_out_pairs]
     path = run.path / "pairs.jsonl"
     if not (run.resumed and path.exists()):
         prompts = task.prompts("pref", settings.pair_prompts, settings.seed)

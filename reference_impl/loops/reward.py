@@ -19,11 +19,11 @@ from reference_impl.data.judged import Judged, sample_judged
 from reference_impl.data.order import batch_indices
 from reference_impl.loops.accumulate import backward, reader
 from reference_impl.loops.evaluate import EVAL_SEED, held_out_prompts
+from reference_impl.loops.public_data import task_of
 from reference_impl.models import HeadedLM, load_model
 from reference_impl.rewards import logits_of, rows_of, save_reward, scores_of
 from reference_impl.runs.progress import console
 from reference_impl.runs.run import Run
-from reference_impl.tasks import get_task
 
 LABELS = {"bt": "preference model", "orm": "outcome model", "prm": "process model"}
 
@@ -31,7 +31,7 @@ LABELS = {"bt": "preference model", "orm": "outcome model", "prm": "process mode
 def prepare(settings: RewardSettings) -> tuple[nn.Module, Any, Any, Judged, Judged]:
     """(policy, tokenizer, task, training completions, held-out completions); the same settings give the same."""
     policy, tokenizer = load_model(settings.policy)
-    task = get_task(settings.task)
+    task = task_of(settings)
     training = task.prompts("reward", settings.reward_prompts, settings.seed)
     unseen = held_out_prompts(task, settings.final_eval_prompts)
     longest = settings.max_new_tokens

@@ -9,13 +9,13 @@ from torch import Tensor
 from reference_impl.config import RejectionSettings, week_config
 from reference_impl.loops.arms import compare_arms
 from reference_impl.loops.evaluate import EVAL_SEED, held_out_prompts, rollout, verifier_rewards
+from reference_impl.loops.public_data import task_of
 from reference_impl.loops.rejection import standard_errors
 from reference_impl.models import load_model
 from reference_impl.reasoning import pass_at_k
 from reference_impl.runs.plots import save_figure
 from reference_impl.runs.progress import console
 from reference_impl.runs.run import Run
-from reference_impl.tasks import get_task
 
 ACCURACIES = ("sampled_accuracy", "greedy_accuracy")
 
@@ -45,7 +45,7 @@ def compare_selections(train, functions, settings: RejectionSettings, run: Run) 
 def pass_curve(model: str | Path, settings: RejectionSettings) -> dict[int, float]:
     """pass@k for k = 1, 2, 4, ... of a saved policy, on held-out prompts."""
     policy, tokenizer = load_model(model)
-    task, generator = get_task(settings.task), torch.Generator().manual_seed(EVAL_SEED)
+    task, generator = task_of(settings), torch.Generator().manual_seed(EVAL_SEED)
     prompts, n = held_out_prompts(task, settings.eval_prompts), settings.pass_samples
     sampled, texts = rollout(policy, tokenizer, prompts, n, settings.max_new_tokens, 1.0, generator)
     right: Tensor = verifier_rewards(task, prompts, texts, sampled.finished).view(-1, n).sum(1)

@@ -113,6 +113,10 @@ def held_out_loss(model, examples: list[dict], tokenizer, functions) -> dict[str
     batch = functions.collate(examples, tokenizer.pad_token_id)
     loss = float(batch_loss(model, batch, functions.sft_loss))
     model.train(was_training)
+    return perplexity(loss)
+
+
+def perplexity(loss: float) -> dict[str, float]:
     return {"eval_loss": loss, "perplexity": math.exp(min(loss, 50.0))}
 
 

@@ -20,11 +20,11 @@ from reference_impl.loops.arms import run_arm
 from reference_impl.loops.distill import load_teacher
 from reference_impl.loops.evaluate import evaluate, held_out_prompts
 from reference_impl.loops.habits import start_with_habit
+from reference_impl.loops.public_data import task_of
 from reference_impl.models import save_model
 from reference_impl.runs.progress import console
 from reference_impl.runs.run import Run, read_metrics
 from reference_impl.runs.teachers_plot import plot_teachers
-from reference_impl.tasks import get_task
 
 ARMS = {  # each with the step size that was best for it, on prompts of the reward split
     "rloo": {"lr": 3e-4},
@@ -44,7 +44,7 @@ def compare_teachers(train, functions, settings: ResearchSettings, run: Run) -> 
     """
     needed = [name for arm in ARMS if ALGORITHMS[arm].plugs_in(settings.week) for name in ALGORITHMS[arm].needs]
     require_written(settings.week, settings.impl, [*needed, "paired_bootstrap"])
-    task = get_task(settings.task)
+    task = task_of(settings)
     teacher = load_teacher(settings, task, run)
     student, _, tokenizer = start_with_habit(settings.model_copy(update={"habit": "shown", "seed": 0}), task)
     save_model(student, tokenizer, run.path / "student")

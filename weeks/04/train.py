@@ -11,8 +11,13 @@ from reference_impl.launch import Launcher, main
 
 def train(functions, algorithm, settings, run):
     from reference_impl.loops.process import train_process
+    from reference_impl.loops.public_data import learns_from_data
+    from reference_impl.loops.public_rewards import train_on_steps
 
-    return train_process(functions, algorithm.build(functions, settings), settings, run)
+    objectives = algorithm.build(functions, settings)
+    if learns_from_data(settings):
+        return train_on_steps(functions, objectives["prm"], settings, run)
+    return train_process(functions, objectives, settings, run)
 
 
 launcher = Launcher("04", ProcessSettings, train)

@@ -12,11 +12,11 @@ from reference_impl.launch import Launcher, main
 
 def prepare(settings):
     """What every experiment of the week starts from; the verifier gives 1 for a right answer that ends, else 0."""
+    from reference_impl.loops.public_data import task_of
     from reference_impl.loops.start import start_models
     from reference_impl.rewards import reward_function
-    from reference_impl.tasks import get_task
 
-    task = get_task(settings.task)
+    task = task_of(settings)
     policy, reference, tokenizer = start_models(settings)
     return policy, reference, tokenizer, task, reward_function(settings.reward, task, tokenizer)
 

@@ -12,12 +12,12 @@ from reference_impl.launch import Launcher, main
 def train(functions, algorithm, settings, run):
     from reference_impl.loops.critic import Critic
     from reference_impl.loops.habits import start_with_habit
+    from reference_impl.loops.public_data import task_of
     from reference_impl.loops.rl import train_rl
     from reference_impl.reasoning import informative_groups
     from reference_impl.rewards import reward_function
-    from reference_impl.tasks import get_task
 
-    task = get_task(settings.task)
+    task = task_of(settings)
     policy, reference, tokenizer = start_with_habit(settings, task)
     reward = reward_function(settings.reward, task, tokenizer)
     advantages, loss = algorithm.build(functions, settings)

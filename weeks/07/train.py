@@ -14,11 +14,12 @@ from reference_impl.launch import Launcher, main
 def train(functions, algorithm, settings, run):
     from reference_impl.implementations import require_written
     from reference_impl.loops.habits import start_with_habit
+    from reference_impl.loops.public_data import task_of
     from reference_impl.loops.rl import train_rl
     from reference_impl.loops.scaling import draw, report_scaling, verified_reward
     from reference_impl.tasks import get_task
 
-    task = get_task(settings.task)
+    task = task_of(settings)
     longer = {"min_terms": settings.scaling_terms, "max_terms": settings.scaling_terms}
     scaling_task = get_task(settings.task, **longer) if settings.scaling_terms else task
     informative = None

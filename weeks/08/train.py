@@ -13,12 +13,12 @@ from reference_impl.launch import Launcher, main
 def train(functions, algorithm, settings, run):
     from reference_impl.loops.preference import train_preferences
     from reference_impl.loops.preference_updates import pair_update
+    from reference_impl.loops.public_data import task_of
     from reference_impl.loops.start import start_models
-    from reference_impl.tasks import get_task
 
     policy, reference, tokenizer = start_models(settings)
     update = pair_update(functions, algorithm.build(functions, settings), tokenizer, settings)
-    task, logps, rewards = get_task(settings.task), functions.preference_logps, functions.implicit_rewards
+    task, logps, rewards = task_of(settings), functions.preference_logps, functions.implicit_rewards
     return train_preferences(policy, reference, tokenizer, task, update, logps, settings, run, rewards)
 
 

@@ -13,8 +13,8 @@ def train(functions, algorithm, settings, run):
     from reference_impl.dpo import preference_logps
     from reference_impl.loops.preference import train_preferences
     from reference_impl.loops.preference_updates import answer_update, pair_update
+    from reference_impl.loops.public_data import task_of
     from reference_impl.loops.start import start_models
-    from reference_impl.tasks import get_task
 
     policy, reference, tokenizer = start_models(settings)
     loss = algorithm.build(functions, settings)
@@ -22,7 +22,7 @@ def train(functions, algorithm, settings, run):
         update = answer_update(loss, tokenizer, settings, anchored=algorithm.name == "kto")
     else:
         update = pair_update(functions, loss, tokenizer, settings)
-    task = get_task(settings.task)
+    task = task_of(settings)
     return train_preferences(policy, reference, tokenizer, task, update, preference_logps, settings, run)
 
 

@@ -12,13 +12,13 @@ from reference_impl.launch import Launcher, main
 
 
 def train(functions, algorithm, settings, run):
+    from reference_impl.loops.public_data import task_of
     from reference_impl.loops.rejection import rl_settings, train_on_chosen
     from reference_impl.loops.rl import train_rl
     from reference_impl.loops.start import start_models
     from reference_impl.rewards import reward_function
-    from reference_impl.tasks import get_task
 
-    task = get_task(settings.task)
+    task = task_of(settings)
     policy, reference, tokenizer = start_models(settings)
     reward = reward_function(settings.reward, task, tokenizer)
     if algorithm.week == "10":

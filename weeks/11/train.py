@@ -16,11 +16,11 @@ def train(functions, algorithm, settings, run):
     from reference_impl.loops.distill import by_own_answer, by_teacher, load_teacher, train_distillation
     from reference_impl.loops.habits import start_with_habit
     from reference_impl.loops.overoptimization import overoptimize
+    from reference_impl.loops.public_data import task_of
     from reference_impl.loops.rl import train_rl
     from reference_impl.rewards import reward_function
-    from reference_impl.tasks import get_task
 
-    task = get_task(settings.task)
+    task = task_of(settings)
     policy, reference, tokenizer = start_with_habit(settings, task)
     built = algorithm.build(functions, settings)
     if algorithm.name == "overoptimization":
