@@ -74,44 +74,76 @@ def plot_runs(paths: list[Path], target: Path, labels: list[str] | None = None) 
     import matplotlib
 
     matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
 
     runs = [(read_yaml(path / "config.yaml"), read_metrics(path)) for path in paths]
     logged = {name for _, rows in runs for row in rows for name in row}
     panels = [panel for panel in PANELS if panel[0] in logged][:MOST_PANELS]
     if not panels:
         return
-    columns = 1 if len(panels) == 1 else 2 if len(panels) <= 8 else 3
-    height = -(-len(panels) // columns)
-    figure, axes = plt.subplots(height, columns, figsize=(4.5 * columns, 2.7 * height), squeeze=False)
-    for axis in axes.flat[len(panels) :]:
-        axis.remove()
+    figure, axes = grid(panels)
     for number, (settings, rows) in enumerate(runs):
         name = labels[number] if labels else settings["algorithm"]
         band = None if labels else reference_band(settings)
-        for axis, (metric, label) in zip(axes.flat, panels, strict=False):
+        for axis, (metric, _) in zip(axes.flat, panels, strict=False):
             color = f"C{number}"
             draw_band(axis, band, metric, color)
             points = [(row["step"], row[metric]) for row in rows if metric in row]
             axis.plot(*zip(*smooth(points), strict=True) if points else ((), ()), color=color, label=name)
-            axis.set_title(label, fontsize=9)
-            if metric in SHARES:
-                axis.set_ylim(0, 1.02)
-            axis.tick_params(labelsize=8)
     axes.flat[0].legend(fontsize=8, frameon=False)
     figure.supxlabel("step" + ("" if labels else band_note(runs)), fontsize=8)
     figure.tight_layout()
     save_figure(figure, target)
 
 
-def save_figure(figure, target: Path) -> None:
+def plot_reference(file: Path) -> None:
+    """NAME.png beside a week's NAME.csv: mean and range over the seeds, a colour an algorithm."""
+    import matplotlib
+    from PIL import Image
+
+    matplotlib.use("Agg")
+
+    about = json.loads(file.with_suffix(".json").read_text(encoding="utf-8"))
+    found = {name: read_curves(file, name) for name in about["settings"]}
+    panels = [panel for panel in PANELS if any(panel[0] in curves for curves in found.values())][:MOST_PANELS]
+    figure, axes = grid(panels)
+    for number, (name, curves) in enumerate(found.items()):
+        for axis, (metric, _) in zip(axes.flat, panels, strict=False):
+            draw_band(axis, {"curves": curves}, metric, f"C{number}", strength=0.9)
+        axes.flat[0].plot([], [], color=f"C{number}", label=name)
+    axes.flat[0].legend(fontsize=8, frameon=False)
+    figure.supxlabel(f"step        mean and range over {len(about['seeds'])} seeds", fontsize=8)
+    figure.tight_layout()
+    picture = file.with_suffix(".png")
+    save_figure(figure, picture, dpi=80)
+    with Image.open(picture) as full:  # it is committed, and 96 colours take a third of the space
+        full.convert("RGB").quantize(96).save(picture, optimize=True)
+
+
+def grid(panels: list[tuple[str, str]]):
+    """An empty figure with one titled axis a panel: (figure, axes)."""
+    import matplotlib.pyplot as plt
+
+    columns = 1 if len(panels) == 1 else 2 if len(panels) <= 8 else 3
+    height = -(-len(panels) // columns)
+    figure, axes = plt.subplots(height, columns, figsize=(4.5 * columns, 2.7 * height), squeeze=False)
+    for axis in axes.flat[len(panels) :]:
+        axis.remove()
+    for axis, (metric, label) in zip(axes.flat, panels, strict=False):
+        axis.set_title(label, fontsize=9)
+        axis.tick_params(labelsize=8)
+        if metric in SHARES:
+            axis.set_ylim(0, 1.02)
+    return figure, axes
+
+
+def save_figure(figure, target: Path, dpi: int = 130) -> None:
     """Write a figure as PNG, in one step, and let go of it."""
     import matplotlib.pyplot as plt
 
     partial = target.with_name(f".{target.name}.partial")
     with writing(target):
         try:
-            figure.savefig(partial, dpi=130, format="png")
+            figure.savefig(partial, dpi=dpi, format="png")
             partial.replace(target)
         finally:
             partial.unlink(missing_ok=True)
@@ -127,8 +159,8 @@ def smooth(points: list[tuple[float, float]], parts: int = 40) -> list[tuple[flo
     return [(sum(x for x, _ in part) / len(part), sum(y for _, y in part) / len(part)) for part in stretches]
 
 
-def draw_band(axis, band: dict[str, Any] | None, metric: str, color: str) -> None:
-    """Mean and range over the reference seeds, pale."""
+def draw_band(axis, band: dict[str, Any] | None, metric: str, color: str, strength: float = 0.4) -> None:
+    """Mean and range over the reference seeds, pale unless they are the subject."""
     curves = band["curves"].get(metric) if band else None
     if not curves:
         return
@@ -137,7 +169,7 @@ def draw_band(axis, band: dict[str, Any] | None, metric: str, color: str) -> Non
     steps = [x for x, _ in smoothed[0][:length]]
     columns = [[curve[i][1] for curve in smoothed] for i in range(length)]
     axis.fill_between(steps, list(map(min, columns)), list(map(max, columns)), color=color, alpha=0.15, linewidth=0)
-    axis.plot(steps, [sum(column) / len(column) for column in columns], color=color, alpha=0.4, linewidth=1)
+    axis.plot(steps, [sum(column) / len(column) for column in columns], color=color, alpha=strength, linewidth=1)
 
 
 def reference_band(settings: dict[str, Any]) -> dict[str, Any] | None:
@@ -148,7 +180,7 @@ def reference_band(settings: dict[str, Any]) -> dict[str, Any] | None:
         theirs = about["settings"].get(settings["algorithm"])
         if theirs is None:
             continue
-        keys = (theirs.keys() | settings.keys()) - UNPLOTTED_DIFFERENCES
+        keys = (theirs.keys() & settings.keys()) - UNPLOTTED_DIFFERENCES  # a newer setting is not one they could have
         differs = sorted(key for key in keys if theirs.get(key) != settings.get(key))
         if best is None or len(differs) < len(best["differs"]):
             best = {"file": file, "differs": differs, "seeds": len(about["seeds"])}

@@ -3,8 +3,8 @@
     python -m reference_impl.runs.reference --week 05 --seeds 0-4
     python -m reference_impl.runs.reference --week 05 --seeds 0-4 --name shift --set reward_shift=3
 
-writes weeks/05/reference_curves/NAME.csv (algorithm, seed, step, metrics) and NAME.json (settings, results, command,
-machine, versions). Seeds run one after another.
+writes weeks/05/reference_curves/NAME.csv (algorithm, seed, step, metrics), NAME.json (settings, results, command,
+machine, versions) and NAME.png. Seeds run one after another.
 """
 
 import csv
@@ -22,7 +22,7 @@ from reference_impl.implementations import ROOT, shown, week_folder, week_name
 from reference_impl.launch import clean_exit, find_launcher, launch
 from reference_impl.options import Options, value
 from reference_impl.runs.files import write_text
-from reference_impl.runs.plots import PANELS, smooth
+from reference_impl.runs.plots import PANELS, plot_reference, smooth
 from reference_impl.runs.progress import console
 from reference_impl.runs.run import machine, read_metrics
 
@@ -83,7 +83,10 @@ def produce(reference: Reference) -> Path:
         about["results"][name] = spread([run["results"] for run in mine])
         about["seconds"][name] = spread([{"run": run["seconds"]} for run in mine])["run"]
     write_text(target.with_suffix(".json"), json.dumps(about, indent=2) + "\n")
-    console.print(f"{shown(target)} and {target.with_suffix('.json').name} written: {len(runs)} runs", soft_wrap=True)
+    plot_reference(target)
+    console.print(
+        f"{shown(target)}, {target.stem}.json and {target.stem}.png written: {len(runs)} runs", soft_wrap=True
+    )
     return target
 
 
