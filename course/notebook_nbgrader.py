@@ -19,6 +19,10 @@ from course.notebook_cells import module
 from course.notebook_grade import ANSWERS, TRUST
 from graders.exercises import load_week
 
+NO_SANDBOX = (
+    "(where bubblewrap cannot be had and all authors are trusted: nbgrader autograde --FencedExecute.trust=True)"
+)
+
 
 class ClearToStub(ClearSolutions):
     """generate_assignment: an answer cell becomes the stub, with its own NotImplementedError, and helpers vanish."""
@@ -90,7 +94,7 @@ class FencedExecute(Execute):
         for cell, ran in zip(tests, clean.cells, strict=True):
             for output in ran.outputs:
                 if output.output_type == "error":  # not the student's: their code cannot raise here
-                    raise RuntimeError(f"nothing was graded: {output.ename}: {output.evalue}")
+                    raise RuntimeError(f"nothing was graded: {output.evalue} {NO_SANDBOX}")
             cell.outputs, cell.execution_count = ran.outputs, ran.execution_count
         return nb, resources
 

@@ -221,6 +221,29 @@ def test_feedback_and_export_tell_the_same_numbers(course):
     assert scores["stub"] == scores["hostile-stub"] == 0.0 and scores["three-mistakes"] == pytest.approx(14.33)
 
 
+def test_a_grading_that_fails_is_an_error_and_not_a_zero(monkeypatch):
+    """Without a sandbox, say: nbgrader would take the error in the test cell for the student's."""
+    from nbformat import from_dict
+    from nbformat.v4 import new_notebook, new_output
+
+    from course import notebook_nbgrader as ours
+
+    def fails(self, nb, resources, **rest):
+        nb.cells[0].outputs = [new_output("error", ename="CannotGrade", evalue="bubblewrap is not installed")]
+        return nb, resources
+
+    cells = [from_dict(cell) for cell in source_notebook(WEEK)["cells"]]
+    known = {name_of(c): {"source": c.source, "nbgrader": c.metadata.nbgrader} for c in cells if name_of(c)}
+    monkeypatch.setattr(ours.Execute, "preprocess", fails)
+    monkeypatch.setattr(ours, "known_cells", lambda resources: known)
+    with pytest.raises(
+        RuntimeError, match="nothing was graded: bubblewrap is not installed .*FencedExecute.trust=True"
+    ):
+        ours.FencedExecute().preprocess(
+            new_notebook(cells=cells), {"nbgrader": {"assignment": "week05"}, "metadata": {}}
+        )
+
+
 def test_in_a_plain_kernel_the_test_cells_return_the_points():
     """As a student runs them, or somebody whose nbgrader does not read the course's configuration."""
     import nbformat
