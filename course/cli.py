@@ -16,6 +16,7 @@ COMMANDS = {  # name: (module, one line)
         "course.compare.command",
         "several forks side by side: grades, mistakes, curves and code in one HTML file",
     ),
+    "gallery": ("course.gallery", "what each known bug looks like on the curves, beside the right version"),
     "experiment": ("course.experiment", "a dated log for an experiment of your own: question, prediction, results"),
     "notebook": ("course.notebook", "weeks as nbgrader notebooks, and forks as nbgrader submissions"),
     "present": ("course.present", "the week's demo in JupyterLab, for the room; --build runs it beforehand"),
