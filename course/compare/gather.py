@@ -84,8 +84,13 @@ def mistakes(week: Week, forks: list[dict]) -> list[dict[str, Any]]:
     return [
         {"function": function, "name": name, "forks": names}
         | {key: getattr(known[function, name], key) for key in keys if (function, name) in known}
-        for (function, name), names in sorted(who.items())
+        for (function, name), names in sorted(who.items(), key=lambda item: is_star(known, item[0]))
     ]
+
+
+def is_star(known: dict, key: tuple[str, str]) -> tuple:
+    """What costs a star only is listed last."""
+    return key in known and known[key].star, key
 
 
 def approaches(week: Week, sources: dict[str, str], forks: list[dict]) -> dict[str, list[dict[str, Any]]]:

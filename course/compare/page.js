@@ -46,6 +46,7 @@ function openTarget() {
 }
 
 // --- curves -----------------------------------------------------------------------------------------------------------
+const BUTTONS = [["toImage", "zoom2d", "pan2d", "resetScale2d"]];
 const DASHES = ["solid", "dash", "dot", "dashdot", "longdash", "longdashdot"];
 
 function colour(name) {
@@ -77,6 +78,7 @@ function draw(div) {
     paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", font: { color: text, size },
     legend: { orientation: "h", x: 0, xanchor: "left", y: 1, yref: "container", yanchor: "top" },
     hovermode: "closest", annotations: [],
+    modebar: { bgcolor: "rgba(0,0,0,0)", color: colour("--soft"), activecolor: text },
   };
   figure.panels.forEach((panel, number) => {
     const n = number ? String(number + 1) : "", axes = { xaxis: `x${n}`, yaxis: `y${n}` };
@@ -102,7 +104,7 @@ function draw(div) {
   });
   const shown = traces.map(({ fork, ...trace }) => trace);
   div.forks = traces.map((trace) => trace.fork);
-  Plotly.react(div, shown, layout, { responsive: true, displaylogo: false, modeBarButtonsToRemove: ["select2d", "lasso2d"] });
+  Plotly.react(div, shown, layout, { responsive: true, displaylogo: false, modeBarButtons: BUTTONS });
   filterPlot(div);
 }
 function filterPlot(div) {
@@ -146,9 +148,15 @@ function lines(a, b) {
   flush();
   return rows;
 }
+const words = (line) => line.match(/\w+|\s+|[^\w\s]/g) ?? [];
+// Is one line the other with some changes?
+function alike(a, b) {
+  const [mine, theirs] = [a, b].map((line) => words(line).filter((word) => word.trim()));
+  const common = align(mine, theirs).filter(([i, j]) => i >= 0 && j >= 0).length;
+  return 2 * common >= Math.max(mine.length, theirs.length);
+}
 function marked(line, other) {
-  const pattern = /\w+|\s+|[^\w\s]/g;
-  const mine = line.match(pattern) ?? [], theirs = other.match(pattern) ?? [];
+  const mine = words(line), theirs = words(other);
   const cell = document.createElement("td");
   for (const [i, j] of align(mine, theirs)) {
     if (i < 0) continue;
@@ -158,8 +166,9 @@ function marked(line, other) {
   return cell;
 }
 function side(row, line, other, kind, sign) {
-  row.insertCell().className = "sign";
-  row.lastChild.textContent = line === null ? "" : sign;
+  const gutter = row.insertCell();
+  gutter.className = "sign";
+  gutter.textContent = line === null ? "" : sign;
   const cell = line !== null && kind === "changed" ? marked(line, other) : document.createElement("td");
   if (line !== null && kind !== "changed") cell.textContent = line;
   if (line !== null && kind) cell.className = kind;
@@ -169,10 +178,13 @@ function diffTable(left, right) {
   const a = left.split("\n"), b = right.split("\n"), table = document.createElement("table");
   table.className = "diff";
   table.createCaption().textContent = "Two approaches; − only left, + only right, ~ changed";
+  for (const kind of ["sign", "", "sign", ""]) {
+    table.appendChild(document.createElement("col")).className = kind;
+  }
   for (const [i, j] of lines(a, b)) {
     const mine = i < 0 ? null : a[i], theirs = j < 0 ? null : b[j], row = table.insertRow();
     const same = mine !== null && theirs !== null && mine.trimEnd() === theirs.trimEnd();
-    const both = mine !== null && theirs !== null;
+    const both = mine !== null && theirs !== null && alike(mine, theirs);
     side(row, mine, theirs, same ? "" : both ? "changed" : "gone", same ? "" : both ? "~" : "−");
     side(row, theirs, mine, same ? "" : both ? "changed" : "new", same ? "" : both ? "~" : "+");
   }

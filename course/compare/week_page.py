@@ -169,7 +169,7 @@ def speed_cell(number: int, time: float | None, best: float) -> str:
 
 def failures(table: dict[str, Any], week: dict[str, Any]) -> str:
     """Why each red function is red, and each star lost."""
-    parts = []
+    parts, lost = [], []  # the lost stars come last
     for i, fork in enumerate(table["forks"]):
         for e in fork["weeks"][week["week"]]["exercises"]:
             if not e["failures"]:
@@ -180,12 +180,16 @@ def failures(table: dict[str, Any], week: dict[str, Any]) -> str:
             what = "star lost" if e["green"] else f"{e['checks']['passed']} of {e['checks']['expected']} checks pass"
             head = f"{dot(i)}{esc(fork['name'])}: <code>{esc(e['name'])}</code> <span class='small'>{what}</span>"
             target = anchor(week["week"], i, e["name"])
-            parts.append(f'<details class="f{i} failure" id="{target}"><summary>{head}</summary>{shown}</details>')
-    return f"<h3>Failures, one by one</h3>{''.join(parts)}" if parts else ""
+            part = f'<details class="f{i} failure" id="{target}"><summary>{head}</summary>{shown}</details>'
+            (lost if e["green"] else parts).append(part)
+    return f"<h3>Failures, one by one</h3>{''.join([*parts, *lost])}" if parts or lost else ""
 
 
 def failure(f: dict[str, Any]) -> str:
     pairs = [(label, f[key]) for label, key in (("input", "input"), ("expected", "expected"), ("got", "got")) if f[key]]
-    lines = "".join(f"<dt>{label}</dt><dd><pre>{esc(text[:1500])}</pre></dd>" for label, text in pairs)
+    lines = "".join(
+        f"<dt>{label}</dt><dd><pre>{esc(text if len(text) <= 700 else text[:700] + ' …')}</pre></dd>"
+        for label, text in pairs
+    )
     named = f' <span class="named">“{esc(f["misconception"])}”</span>' if f["misconception"] else ""
     return f"<p><strong>{esc(f['claim'])}</strong>{named}<br>{esc(f['words'])}</p><dl class='values'>{lines}</dl>"
