@@ -2,6 +2,7 @@
 
     defaults here < the algorithm's row < weeks/NN/config.yaml: defaults, scale, algorithm, experiment < command line
 
+(smol and full: algorithm before scale, since the algorithms' own values were found at nano scale.)
 Whatever is derived from another setting (the reference model from the policy, the warm-up from the steps) is filled in
 after all of these, so that it follows an override. A key that does not exist is refused by name.
 """
@@ -55,8 +56,10 @@ class Settings(BaseModel):
 class ModelSettings(Settings):
     """A run that trains a language model on a task."""
 
-    task: str = Field("chain_sum", description="reasoning_gym task")
-    policy: str = Field("base", description="start model: base, random, smol, a run or checkpoint folder, a hub name")
+    task: str = Field("chain_sum", description="chain_sum (reasoning_gym) or gsm8k")
+    policy: str = Field(
+        "base", description="start model: base, random, smol, smol-sft, a run or checkpoint folder, a hub name"
+    )
     data: str | None = Field(None, description="public data set or a file of its form; default: the task's own samples")
     device: Literal["cpu", "cuda", "auto"] = "cpu"
     precision: Literal["float32", "bfloat16", "auto"] = Field(
@@ -324,7 +327,9 @@ def resolve(
     if experiment is None:
         refuse_unread(row, overrides, file["algorithms"])
     known = {key: value for key, value in row.defaults.items() if key in schema.model_fields}  # another week's row
-    layers = [known, file["defaults"], file["scales"][scale], file["algorithm_overrides"].get(chosen)]
+    sized, tuned = file["scales"][scale], file["algorithm_overrides"].get(chosen)
+    # an algorithm's step size was found at nano scale; at another, that scale's own holds for all of them
+    layers = [known, file["defaults"], *((sized, tuned) if scale == "nano" else (tuned, sized))]
     layers += [file["experiment_overrides"].get(experiment), overrides]
     values: dict[str, Any] = {}
     for layer in layers:

@@ -30,7 +30,9 @@ class Options:
     scale: Annotated[str | None, value("NAME")] = None
     """Size of model and data, for example nano."""
     policy: Annotated[str | None, value("MODEL")] = None
-    """Start model: base, random, a run folder or a checkpoint folder."""
+    """Start model: base, random, smol, a run folder, a checkpoint folder or a hub name."""
+    data: Annotated[str | None, value("DATA")] = None
+    """A public data set (gsm8k, ultrafeedback, hh, no_robots, prm800k, ...) or a file in its form."""
     reward: Annotated[str | None, value("REWARD")] = None
     """Reward: verifier, or a reward model saved by a run of week 03 or 04."""
     set: Annotated[tuple[str, ...], value("KEY=VALUE ...")] = ()
@@ -44,6 +46,6 @@ class Options:
 
     def overrides(self) -> dict[str, Any]:
         """The settings that were given on the command line."""
-        named = {key: getattr(self, key) for key in ("impl", "seed", "steps", "policy", "reward")}
+        named = {key: getattr(self, key) for key in ("impl", "seed", "steps", "policy", "data", "reward")}
         given = {key: value for key, value in named.items() if value is not None}
         return given | dict(map(parse_override, self.set))

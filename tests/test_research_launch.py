@@ -21,7 +21,7 @@ from reference_impl.options import Options
 from reference_impl.rewards import load_reward
 from reference_impl.runs.run import Run, read_metrics
 from reference_impl.sampling import score
-from reference_impl.tasks import get_task
+from reference_impl.tasks import Prompt, get_task
 
 SMALL = ("prompts_per_step=2", "group=4", "eval_prompts=16", "final_eval_prompts=16", "lr=1e-3")
 PROXY = ("proxy_prompts=12", "proxy_samples=4", "proxy_steps=2", "bon_prompts=8", "bon_samples=8", "eval_every=2")
@@ -115,7 +115,8 @@ def test_the_habit_of_using_what_is_shown_adds_no_arithmetic():
     (prompt,) = task.prompts("sft", 1)
     texts = {habits.crowd(task, prompt, rng) for _ in range(60)}
     assert len(texts) > 2 and task.solve(prompt) in texts
-    assert habits.show("1+2=", "1+2=3") == "1+2=1+2=3;1+2="
+    shown = habits.shown(Prompt("1+2=", "3"), "1+2=3")
+    assert shown.text == "1+2=1+2=3;1+2="
 
 
 # Proxy and gold

@@ -17,9 +17,10 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
 from reference_impl.config import ResearchSettings
+from reference_impl.logprobs import chunked_mean, hidden_states, large_vocabulary
 from reference_impl.loops.accumulate import checked_loss
 from reference_impl.loops.evaluate import HeldOut, rollout, verifier_rewards
-from reference_impl.loops.habits import show, start_with_habit
+from reference_impl.loops.habits import shown, start_with_habit
 from reference_impl.models import load_model, save_model
 from reference_impl.runs.run import Run
 from reference_impl.sampling import Rollout
@@ -33,7 +34,9 @@ class Lesson:
     input_ids: Tensor  # (R, T)
     attention_mask: Tensor  # (R, T)
     mask: Tensor  # (R, T - 1) 1 on completion tokens
-    teacher_logits: Tensor  # (R, T - 1, V) entry t is about the token at t + 1, as is mask
+    teacher_logits: Tensor | None  # (R, T - 1, V) entry t is about the token at t + 1, as is mask
+    teacher_hidden: Tensor | None = None  # (R, T - 1, d) in its place where V is large; `teacher` makes logits of it
+    teacher: nn.Module | None = None
 
     @property
     def tokens(self) -> Tensor:
@@ -110,8 +113,11 @@ def train_distillation(
 def learn(policy: nn.Module, optimizer, lesson: Lesson, loss_fn, settings: ResearchSettings) -> dict[str, float]:
     """One optimizer step."""
     policy.train()
-    logits = policy(input_ids=lesson.input_ids, attention_mask=lesson.attention_mask).logits[:, :-1]
-    loss = checked_loss(loss_fn(logits, lesson.teacher_logits, lesson.tokens, lesson.mask))
+    if lesson.teacher_logits is None:
+        loss = checked_loss(large_loss(policy, lesson, loss_fn))
+    else:
+        logits = policy(input_ids=lesson.input_ids, attention_mask=lesson.attention_mask).logits[:, :-1]
+        loss = checked_loss(loss_fn(logits, lesson.teacher_logits, lesson.tokens, lesson.mask))
     optimizer.zero_grad()
     loss.backward()
     norm = nn.utils.clip_grad_norm_(policy.parameters(), settings.max_grad_norm)
@@ -119,13 +125,29 @@ def learn(policy: nn.Module, optimizer, lesson: Lesson, loss_fn, settings: Resea
     return {"loss": loss.item(), "grad_norm": norm.item()}
 
 
+def large_loss(policy: nn.Module, lesson: Lesson, loss_fn) -> Tensor:
+    """The same token mean, from hidden states: both models' logits exist for a chunk of completion tokens at a time."""
+    inside = lesson.mask.bool()
+    hidden = hidden_states(policy, lesson.input_ids, lesson.attention_mask)[:, :-1]
+
+    def of_chunk(student: Tensor, teacher: Tensor, tokens: Tensor) -> Tensor:
+        logits = policy.lm_head(student)[None], lesson.teacher.lm_head(teacher)[None].detach()
+        return loss_fn(*logits, tokens[None], torch.ones_like(tokens)[None])
+
+    return chunked_mean(of_chunk, policy, hidden[inside], lesson.teacher_hidden[inside], lesson.tokens[inside])
+
+
 def by_teacher(teacher: nn.Module) -> Teach:
     """A frozen model reads the completions and says what it would have expected at each token."""
 
     @torch.no_grad()
     def teach(policy, prompts, texts, sampled: Rollout, rewards) -> Lesson:
+        read = sampled.input_ids, sampled.attention_mask
+        mask = sampled.response_mask[:, 1:]
+        if large_vocabulary(teacher):
+            return Lesson(*read, mask, None, hidden_states(teacher, *read)[:, :-1], teacher)
         logits = teacher(input_ids=sampled.input_ids, attention_mask=sampled.attention_mask).logits[:, :-1]
-        return Lesson(sampled.input_ids, sampled.attention_mask, sampled.response_mask[:, 1:], logits)
+        return Lesson(*read, mask, logits)
 
     return teach
 
@@ -146,7 +168,7 @@ def by_own_answer(tokenizer, frozen: nn.Module | None = None) -> Teach:
             return None
         first = right.int().argmax(1)
         prefixes = [
-            tokenizer.encode(show(prompt.text, texts[number * group + int(first[number])]))
+            tokenizer.encode_prompt(shown(prompt, texts[number * group + int(first[number])]))
             for number, prompt in enumerate(prompts)
         ]
         rows, shifts = [], []
@@ -158,13 +180,19 @@ def by_own_answer(tokenizer, frozen: nn.Module | None = None) -> Teach:
         read = pad_sequence(rows, batch_first=True, padding_value=tokenizer.pad_token_id)
         lengths = torch.tensor([len(row) for row in rows])
         attention_mask = (torch.arange(read.shape[1]) < lengths[:, None]).long()
-        reader = policy if frozen is None else frozen
-        logits = reader.eval()(input_ids=read, attention_mask=attention_mask).logits
+        reader = (policy if frozen is None else frozen).eval()
+        large = large_vocabulary(reader)
+        said = (
+            hidden_states(reader, read, attention_mask)
+            if large
+            else reader(input_ids=read, attention_mask=attention_mask).logits
+        )
         width = sampled.input_ids.shape[1] - 1
         places = torch.arange(width) + torch.tensor(shifts)[:, None]  # (R, T - 1) where the teacher's logits stand
         rows_of = torch.arange(len(kept))[:, None]
-        taught = logits[rows_of, places.clamp(max=read.shape[1] - 1)]  # what is clamped is masked
-        return Lesson(sampled.input_ids[kept], sampled.attention_mask[kept], sampled.response_mask[kept, 1:], taught)
+        taught = said[rows_of, places.clamp(max=read.shape[1] - 1)]  # what is clamped is masked
+        rows = sampled.input_ids[kept], sampled.attention_mask[kept], sampled.response_mask[kept, 1:]
+        return Lesson(*rows, None, taught, reader) if large else Lesson(*rows, taught)
 
     return teach
 

@@ -9,11 +9,13 @@ from torch import Tensor
 
 from reference_impl.config import ObjectiveSettings
 from reference_impl.data.order import batch_indices
+from reference_impl.logprobs import large_vocabulary
 from reference_impl.loops.evaluate import held_out_prompts, rollout, verifier_rewards
 from reference_impl.loops.public_data import task_of
 from reference_impl.loops.ranking import auc
 from reference_impl.models import HeadedLM, load_model
 from reference_impl.reward_model import orm_loss, orm_score
+from reference_impl.sampling import score
 
 BATCH = 32
 SAMPLES = 4  # completions of each prompt
@@ -73,8 +75,11 @@ class FirstRewardModel:
         """
         share = self.held_out_correct.mean().item()
         part = self.held_out
-        logits = self.policy(input_ids=part.input_ids, attention_mask=part.attention_mask).logits
-        logprobs = functions.sequence_logprobs(logits, part.input_ids, part.response_mask)
+        if large_vocabulary(self.policy):
+            logprobs = score(self.policy, part.input_ids, part.attention_mask, mask=part.response_mask).sum(1)
+        else:
+            logits = self.policy(input_ids=part.input_ids, attention_mask=part.attention_mask).logits
+            logprobs = functions.sequence_logprobs(logits, part.input_ids, part.response_mask)
         final = self.measure()
         return {
             "reward model: training completions": float(len(self.correct)),

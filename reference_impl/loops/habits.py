@@ -11,17 +11,22 @@ What a policy does with a habit under reinforcement learning shows what the rewa
 
 import copy
 import random
+from dataclasses import replace
 
 import torch
 from torch import nn
 
+from reference_impl import sft
 from reference_impl.config import RLSettings
+from reference_impl.logprobs import large_vocabulary
+from reference_impl.loops.sft_steps import sft_steps
 from reference_impl.loops.start import start_models
-from reference_impl.sft import build_example, collate, sft_loop
+from reference_impl.sft import build_example, collate
 from reference_impl.tasks import Prompt
 from reference_impl.tasks.chain_sum import STYLES
 
 STEPS, BATCH, LR = 200, 64, 2e-3
+LARGE_LR = 5e-5  # of a pretrained model, which larger steps would undo
 LONGER = {"shown": 2.0}  # times STEPS: finding the shown answer takes longer to learn
 MOST_ZEROS = 8
 
@@ -50,9 +55,11 @@ def crowd(task, prompt: Prompt, rng: random.Random) -> str:
     return task.solve(prompt, rng.choices(list(STYLES), list(STYLES.values()))[0], rng)
 
 
-def show(prompt: str, answer: str) -> str:
-    """The prompt again, after an answer to it."""
-    return f"{prompt}{answer};{prompt}"
+def shown(prompt: Prompt, answer: str) -> Prompt:
+    """The prompt again, after an answer to it: `4-1-7=4-1=3;4-1-7=`, or a conversation that asks twice."""
+    said = {"role": "assistant", "content": answer}
+    again = [message for message in prompt.messages if message["role"] == "user"]
+    return replace(prompt, text=f"{prompt.text}{answer};{prompt.text}", messages=(*prompt.messages, said, *again))
 
 
 HABITS = {"hasty": hasty, "rambling": rambling, "careful": careful, "shown": crowd}
@@ -75,14 +82,16 @@ def teach(policy: nn.Module, tokenizer, task, habit: str, seed: int) -> None:
     rng = random.Random(f"{habit} {seed}")
     prompts = task.draw("sft", seed)
     steps = round(STEPS * LONGER.get(habit, 1.0))
-    optimizer = torch.optim.AdamW(policy.parameters(), LR, (0.9, 0.98), weight_decay=0.0, fused=True)
+    lr = LARGE_LR if large_vocabulary(policy) else LR
+    optimizer = torch.optim.AdamW(policy.parameters(), lr, (0.9, 0.98), weight_decay=0.0, fused=True)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 - step / steps)
 
     def example() -> dict:
         prompt = next(prompts)
         answer = HABITS[habit](task, prompt, rng)
-        text = show(prompt.text, answer) if habit == "shown" and rng.random() < 0.5 else prompt.text
-        return build_example(tokenizer.encode(text), tokenizer.encode(answer), tokenizer.eos_token_id, max_length=96)
+        asked = shown(prompt, answer) if habit == "shown" and rng.random() < 0.5 else prompt
+        prompt_ids, answer_ids = tokenizer.encode_prompt(asked), tokenizer.encode(answer)
+        return build_example(prompt_ids, answer_ids, tokenizer.eos_token_id, max_length=len(prompt_ids) + 96)
 
     batches = ([collate([example() for _ in range(BATCH)], tokenizer.pad_token_id)] for _ in range(steps))
-    sft_loop(policy, batches, optimizer, scheduler=schedule)
+    sft_steps(policy, batches, optimizer, 1.0, schedule, sft)

@@ -1,5 +1,5 @@
 """Models by name or folder: the committed nano checkpoint ("base"), a fresh nano ("random"), a run, a checkpoint,
-SmolLM2 ("smol"), or a model of the Hugging Face hub by its name.
+SmolLM2 ("smol", and fine-tuned on sums "smol-sft"), or a model of the Hugging Face hub by its name.
 
 A nano checkpoint is a folder with `model.safetensors` and `config.json` in the form of transformers' Qwen3, so that
 `Qwen3ForCausalLM.from_pretrained(folder)` opens it too.
@@ -43,6 +43,10 @@ def load_model(name_or_path: str | Path = "base", device: str | torch.device | N
         return nano_only(NanoLM().to(device)), CharTokenizer()
     if str(name_or_path) == "smol":
         return load_transformers(smol_folder(), device)
+    if str(name_or_path) == "smol-sft":
+        from reference_impl.loops.smol_sft import smol_sft_folder
+
+        return load_transformers(smol_sft_folder(), device)
     if is_hub_name(str(name_or_path)) and not Path(name_or_path).is_dir():
         return load_transformers(str(name_or_path), device)
     folder = checkpoint_folder(name_or_path)

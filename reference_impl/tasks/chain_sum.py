@@ -25,6 +25,7 @@ from reference_impl.tasks.splits import SPLITS, Prompt, split_of
 STYLES = {"careful": 0.45, "lazy": 0.35, "misreader": 0.20}
 ANSWER_FORMATS = ("plain", "tags")
 STEP_END = "="  # what ends a step
+ASKED = "Add and subtract from left to right, one step at a time."
 SEED_SPACING = 2**32  # reasoning_gym's item i of seed s is Random(s + i): neighbouring seeds would share their items
 
 
@@ -70,7 +71,7 @@ class ChainSum:
             index += 1
             text = item["metadata"]["expression"].replace(" ", "") + "="
             if split_of(text) == split:
-                yield Prompt(text, item["answer"], item)
+                yield Prompt(text, item["answer"], item, messages_of(text))
 
     def prompts(self, split: str, n: int, seed: int = 0) -> list[Prompt]:
         """`n` different prompts of the split; UserError when it has fewer."""
@@ -153,6 +154,11 @@ class ChainSum:
             ratings.append(-1 if not right else 1 if all(r == 1 for r in ratings) else 0)
             expected = str(evaluate(step))
         return ratings
+
+
+def messages_of(text: str) -> tuple[dict[str, str], ...]:
+    """The problem as a conversation, for models that were trained on conversations."""
+    return ({"role": "system", "content": ASKED}, {"role": "user", "content": text})
 
 
 def parse(text: str) -> tuple[int, list[tuple[str, int]]]:

@@ -1,0 +1,50 @@
+"""smol-sft: SmolLM2 after a while of week 02's demonstrations, the start of the other weeks at scale smol.
+
+As it comes, SmolLM2-135M-Instruct hardly ever solves a sum step by step in its chat template, and a policy that is
+never right learns nothing from rewards. It is made once, by reference_impl's functions, and kept beside the converted
+weights: a few minutes on a GPU, longer on a CPU. `--policy smol` starts without, and a run of week 02 with your own
+(`--policy runs/02-...`).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from reference_impl import sft
+from reference_impl.loops.sft_steps import sft_steps
+from reference_impl.models import load_model, save_model
+from reference_impl.models.smol import cache
+from reference_impl.runs.progress import track
+from reference_impl.tasks import get_task
+
+STEPS, BATCH, LR, WARMUP = 150, 32, 1e-4, 10
+
+
+def smol_sft_folder() -> Path:
+    """Where it lies; trains it first if need be."""
+    folder = cache() / f"smol-sft-{STEPS}x{BATCH}"
+    if not (folder / "config.json").is_file():
+        model, tokenizer = load_model("smol")
+        fine_tune(model, tokenizer)
+        save_model(model, tokenizer, folder)
+    return folder
+
+
+def fine_tune(model, tokenizer, steps: int = STEPS) -> None:
+    """Week 02's recipe for a pretrained model: AdamW, warm-up, half a cosine."""
+    demonstrations = get_task("chain_sum").demonstrations(steps * BATCH)
+    examples = [
+        sft.build_example(tokenizer.encode_prompt(prompt), tokenizer.encode(text), tokenizer.eos_token_id, 128)
+        for prompt, text in demonstrations
+    ]
+    optimizer = torch.optim.AdamW(model.parameters(), LR, (0.9, 0.98), weight_decay=0.0, fused=True)
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda step: sft.lr_at(step + 1, steps, LR, WARMUP, 0.05) / LR
+    )
+    for tick in track("smol-sft", 0, steps):
+        rows = examples[(tick.step - 1) * BATCH : tick.step * BATCH]
+        batch = sft.collate(rows, tokenizer.pad_token_id)
+        (loss,) = sft_steps(model, [[batch]], optimizer, 1.0, schedule, sft)
+        tick.note(f"loss {loss:.3f}")
