@@ -69,7 +69,7 @@ class Screen:
         room = max(rows - len(foot) - 1, 1)
         if len(lines) > room:
             lines = [*lines[: room - 1], f"… {len(lines) - room + 1} lines more: a taller window shows them"]
-        text = HOME + f"{ERASE_LINE}\r\n".join([*lines, *foot]) + ERASE_LINE + ERASE_BELOW
+        text = HOME + f"{ERASE_LINE}\n".join([*lines, *foot]) + ERASE_LINE + ERASE_BELOW
         sys.stdout.write(text)
         sys.stdout.flush()
 

@@ -72,10 +72,10 @@ class Watch:
     def turn_to(self, week: Week) -> None:
         self.week = week
         self.before = self.asked_for = None  # the files a moment ago, and those of the last request
-        self.number, self.asked_at = 0, 0.0  # of the last request
+        self.number, self.asked_at, self.saved = 0, 0.0, False  # of the last request; did a save bring it about?
         self.report: list[str] = [f"Week {week.week}, {week.title}: starting ..."]
         self.verdict: dict | None = None
-        self.seconds: float | None = None  # the last grading took; None while one runs
+        self.state = "starting ..."
         self.page: list[str] | None = None  # in place of the report
         self.answers: dict[str, object] = {}  # what a key means on this page
         self.typed = ""
@@ -84,8 +84,7 @@ class Watch:
     def run(self) -> None:
         while not self.done:
             self.ask_if_saved()
-            if self.screen.stale or self.screen.resized():
-                self.draw()
+            self.draw_if_stale()
             waiting = [self.warm, *([] if self.screen.keyboard is None else [self.screen.keyboard])]
             ready, _, _ = select.select(waiting, [], [], TICK)
             if self.warm in ready:
@@ -94,6 +93,7 @@ class Watch:
             if self.screen.keyboard in ready:
                 for key in self.screen.keys():
                     self.press(key.lower())
+                    self.draw_if_stale()
 
     # --- grading ------------------------------------------------------------------------------------------------------
 
@@ -103,7 +103,8 @@ class Watch:
         if now == self.before and now != self.asked_for:
             mine = self.week.stub.with_name("test_mine.py").name
             own = self.asked_for is None or self.asked_for.get(mine) != now.get(mine)
-            self.asked_for, self.asked_at, self.seconds = now, time.perf_counter(), None
+            self.saved = self.asked_for is not None
+            self.asked_for, self.asked_at, self.state = now, time.perf_counter(), "grading ..."
             self.number = self.warm.ask(self.week.week, self.screen.size()[0], self.paint.on, own=own)
             self.screen.stale = self.screen.full
         self.before = now
@@ -112,7 +113,8 @@ class Watch:
         """A verdict. One about an earlier week, or an earlier save, comes too late."""
         if answer["number"] != self.number:
             return
-        self.seconds = time.perf_counter() - self.asked_at
+        took = f"{time.perf_counter() - self.asked_at:.2f} s after the save"
+        self.state = f"verdict of {time.strftime('%H:%M:%S')}{', ' + took if self.saved else ''}"
         self.report, self.verdict = answer["report"].strip("\n").splitlines(), answer["verdict"]
         if self.verdict and self.verdict["green"]:
             self.report += [
@@ -190,9 +192,9 @@ class Watch:
     def offer_solution(self, exercise: Exercise) -> None:
         page = [
             f"{exercise.name} is not green yet. Another hint (h) may be all it takes.",
-            "Give up and open the worked answer? It is recorded.  y yes, any other key goes back",
+            "Give up and open the worked answer? It is recorded.  y yes, n no",
         ]
-        self.turn_page(page, {"y": lambda: self.open_solution(exercise)})
+        self.turn_page(page, {"y": lambda: self.open_solution(exercise), "n": self.back})
 
     def open_solution(self, exercise: Exercise) -> None:
         solution.give_up(self.week, exercise)
@@ -200,13 +202,13 @@ class Watch:
 
     # --- drawing ------------------------------------------------------------------------------------------------------
 
-    def draw(self) -> None:
-        state = "grading ..." if self.seconds is None else f"verdict {self.seconds:.2f} s after the save"
+    def draw_if_stale(self) -> None:
+        if not (self.screen.stale or self.screen.resized()):
+            return
         file = f"weeks/{self.week.week}/{self.week.stub.name}"
         keys = KEYS if self.screen.full else f"{KEYS}   (and Enter)"
-        self.screen.show(
-            self.page or self.report, ["", self.paint(f"{file}: {state}", "dim"), self.paint(keys, "bold")]
-        )
+        foot = ["", self.paint(f"{file}: {self.state}", "dim"), self.paint(keys, "bold")]
+        self.screen.show(self.page or self.report, foot)
 
 
 def files(week: Week) -> dict[str, tuple[int, int]]:

@@ -67,20 +67,22 @@ class Halves:
 
 
 def by_function(grader, items: list) -> tuple[list[list], list]:
-    """The checks of each function that is written, the function with most checks first, and all other items."""
-    written: dict[str, list] = {}
+    """The checks of each function that is written, in the week's order, and all other items.
+
+    In that order, so that the failure which is shown in full, of the first function that is wrong, is the first one of
+    its process: that is the one whose input is made small.
+    """
+    written = [e.exercise.name for s in grader.scores.values() for e in s.exercises if e.state == "written"]
+    groups: dict[str, list] = {name: [] for name in written}
     rest = []
     for item in items:
         mark = getattr(getattr(item, "obj", None), "graded", None)
-        if mark is not None and any(score[mark.function].state == "written" for score in grader.scores.values()):
-            written.setdefault(mark.function, []).append(item)
-        else:
-            rest.append(item)
-    return sorted(written.values(), key=len, reverse=True), rest
+        groups.get(mark.function if mark else "", rest).append(item)
+    return [group for group in groups.values() if group], rest
 
 
 def run(items: list) -> None:
-    for item, following in zip(items, [*items[1:], None], strict=True):
+    for item, following in zip(items, [*items[1:], None], strict=False):
         item.config.hook.pytest_runtest_protocol(item=item, nextitem=following)
 
 
@@ -95,7 +97,7 @@ def ran(grader) -> dict:
     return {
         key: {"status": o.status, "remedy": o.remedy, "seconds": o.seconds, "failure": portable(o.failure)}
         for key, o in grader.outcomes.items()
-        if o.seconds
+        if o.status != "not run"
     }
 
 
