@@ -32,7 +32,7 @@ from reference_impl.runs.run import machine, read_metrics
 BUGS = ROOT / "graders" / "gallery"
 RIGHT = "right"
 LABELS = dict(PANELS)
-DIGITS, POINTS = 4, 12  # of the kept numbers; of a smoothed curve
+DIGITS, POINTS = 4, 10  # of the kept numbers; of a smoothed curve
 
 
 @dataclass(frozen=True)
@@ -118,6 +118,7 @@ def produce(command: GalleryCommand, gallery: Gallery) -> Path:
         console.rule(key, align="left")
         place = folder / ("right" if wrong is None else f"{wrong.function}-{wrong.name}".replace(" ", "-"))
         curves[key], ends[key] = trained(launcher, wrong, replace(options, runs_dir=place))
+    curves = kept(curves, bugs)
     spent = os.times()
     page = {
         "week": gallery.week,
@@ -128,7 +129,7 @@ def produce(command: GalleryCommand, gallery: Gallery) -> Path:
         "cpu_seconds": round(spent.user + spent.system - began.user - began.system),
         **machine(),
         "bugs": [described(bug, curves, ends[bug.key]) for bug in bugs],
-        "curves": kept(curves, bugs),
+        "curves": curves,
     }
     write_page(page, folder)
     if command.publish:
@@ -176,7 +177,7 @@ def trained(launcher: Launcher, wrong: Misconception | None, options: Options) -
 
 def described(bug: Bug, curves: dict[str, dict], end: str) -> dict:
     """What the figure says about a bug: `measured` holds the numbers of its metric, at the ends of the curves."""
-    mine, right = (smooth(curves[key].get(bug.metric, []), POINTS) for key in (bug.key, RIGHT))
+    mine, right = (curves[key][bug.metric] for key in (bug.key, RIGHT))
     words = f"{LABELS[bug.metric]} {number(right[0])} at first"
     words += f", {number(mine[-1])} at the end" if mine else ", never logged"
     words += f" (right: {number(right[-1])})"
@@ -184,7 +185,7 @@ def described(bug: Bug, curves: dict[str, dict], end: str) -> dict:
     return {"function": bug.function, "name": bug.name, "metric": bug.metric, "look": bug.look, "measured": words}
 
 
-def number(point: tuple[float, float]) -> str:
+def number(point: list[float]) -> str:
     return f"{point[1]:.3g}"
 
 
