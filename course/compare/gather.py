@@ -63,7 +63,11 @@ def week_of(result: dict[str, Any] | None, week: Week, fork: Fork) -> dict[str, 
         return {"note": (result or {}).get("note") or fork.note or "not graded", "exercises": []}
     exercises = []
     for e in result["exercises"]:
-        failures = [{key: failure.get(key) for key in PER_FAILURE} for failure in e["not_passed"]]
+        remedies = result.get("remedies", {})
+        failures = [
+            {key: failure.get(key) for key in PER_FAILURE} | {"remedy": remedies.get(failure.get("test"), "")}
+            for failure in e["not_passed"]
+        ]
         failures = [failure for failure in failures if failure["status"] in ("failed", "broken", "not run")]
         exercises.append({key: e[key] for key in PER_EXERCISE} | {"failures": failures})
     kept = {key: result[key] for key in ("points", "points_possible", "stars", "green", "seconds")}
@@ -76,21 +80,16 @@ def mistakes(week: Week, forks: list[dict]) -> list[dict[str, Any]]:
     """The named misconceptions, each with what is wrong about it and who has it."""
     who: dict[tuple[str, str], list[str]] = {}
     for fork in forks:
-        for e in fork["weeks"][week.week]["exercises"]:
+        for e in (e for e in fork["weeks"][week.week]["exercises"] if not e["green"]):
             for name in dict.fromkeys(f["misconception"] for f in e["failures"] if f["misconception"]):
                 who.setdefault((e["name"], name), []).append(fork["name"])
     known = {(m.function, m.name): m for m in misconceptions.load(week.week)} if who else {}
-    keys = ("computed", "why", "effect", "lesson", "star")
+    keys = ("computed", "why", "effect", "lesson")
     return [
         {"function": function, "name": name, "forks": names}
         | {key: getattr(known[function, name], key) for key in keys if (function, name) in known}
-        for (function, name), names in sorted(who.items(), key=lambda item: is_star(known, item[0]))
+        for (function, name), names in sorted(who.items())
     ]
-
-
-def is_star(known: dict, key: tuple[str, str]) -> tuple:
-    """What costs a star only is listed last."""
-    return key in known and known[key].star, key
 
 
 def approaches(week: Week, sources: dict[str, str], forks: list[dict]) -> dict[str, list[dict[str, Any]]]:

@@ -96,16 +96,17 @@ def grade_job(job: Job, wrap: list[str] | None) -> list[dict[str, Any]]:
     return [
         {"note": submission}
         if isinstance(submission, str)
-        else tables[submission.sha256] | extras(submission, graded[submission.sha256][1])
+        else tables[submission.sha256] | extras(submission, *graded[submission.sha256])
         for submission in submissions
     ]
 
 
-def extras(submission: Submission, speed: dict) -> dict[str, Any]:
-    """What a score does not hold: the speed of each function, the source, why Python cannot read it."""
+def extras(submission: Submission, score, speed: dict) -> dict[str, Any]:
+    """What a score's table does not hold: each function's speed, remedies, the source, why Python cannot read it."""
     error = submission.syntax_error
     note = f"Python cannot read the file, line {error.lineno}: {error.msg}" if error else ""
-    return {"speed": speed, "source": submission.source, "note": note}
+    remedies = {outcome.check.test: outcome.remedy for outcome in score.outcomes if outcome.failure}
+    return {"speed": speed, "remedies": remedies, "source": submission.source, "note": note}
 
 
 def open_submission(week: Week, folder: Path) -> Submission | str:

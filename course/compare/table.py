@@ -15,8 +15,6 @@ def show(table: dict[str, Any], console: Console) -> None:
     console.print(grid)
     for week in table["weeks"]:
         for mistake in week["mistakes"]:
-            if mistake.get("star"):  # costs a star only; the page has it
-                continue
             who = ", ".join(mistake["forks"])
             console.print(
                 f"week {week['week']}, {mistake['function']}, “{mistake['name']}”: {escape(who)}", soft_wrap=True

@@ -64,8 +64,7 @@ def mistakes(table: dict[str, Any], week: dict[str, Any]) -> str:
             ("Read", "lesson"),
         ]
         lines = "".join(f"<dt>{label}</dt><dd>{esc(m[key])}</dd>" for label, key in told if key in m)
-        star = ' <span class="small">costs the star only</span>' if m.get("star") else ""
-        head = f"<code>{esc(m['function'])}</code>: {esc(m['name'])}{star}"
+        head = f"<code>{esc(m['function'])}</code>: {esc(m['name'])}"
         cards.append(f'<li class="card"><h4>{head}</h4><ul class="who">{who}</ul><dl>{lines}</dl></li>')
     return f'<h3>Named mistakes</h3><ul class="cards">{"".join(cards)}</ul>'
 
@@ -192,4 +191,5 @@ def failure(f: dict[str, Any]) -> str:
         for label, text in pairs
     )
     named = f' <span class="named">“{esc(f["misconception"])}”</span>' if f["misconception"] else ""
+    lines += f"<dt>remedy</dt><dd>{esc(f['remedy'])}</dd>" if f.get("remedy") else ""
     return f"<p><strong>{esc(f['claim'])}</strong>{named}<br>{esc(f['words'])}</p><dl class='values'>{lines}</dl>"
