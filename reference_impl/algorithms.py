@@ -433,6 +433,8 @@ def prm(functions, settings):
         from torch.nn.utils.rnn import pad_sequence
 
         steps = functions.step_scores(logits, rows.labels)
+        if max(map(len, steps)) == 0:  # nobody wrote a step
+            return logits.new_zeros(len(steps))
         lengths = tensor([len(row) for row in steps])
         scores = pad_sequence(steps, batch_first=True)
         return functions.aggregate_steps(scores, arange(scores.shape[1]) < lengths[:, None], settings.prm_how)

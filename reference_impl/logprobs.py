@@ -63,7 +63,7 @@ def in_chunks(fn: Callable[..., Tensor], model: nn.Module, *rows: Tensor) -> lis
     """fn on a few rows at a time; of each chunk the backward pass keeps its rows and computes the rest again."""
     size = max(1, CHUNK_LOGITS // model.config.vocab_size)
     parts = zip(*(tensor.split(size) for tensor in rows), strict=True)
-    return [checkpoint(fn, *part, use_reentrant=False) for part in parts]
+    return [checkpoint(fn, *part, use_reentrant=False, early_stop=False) for part in parts]
 
 
 def hidden_states(model: nn.Module, input_ids: Tensor, attention_mask: Tensor) -> Tensor:

@@ -130,7 +130,7 @@ def scoring_chunks(input_ids: Tensor) -> list[slice]:
 def scores_of(model: nn.Module, objective: RewardObjective, completions) -> Tensor:
     """The objective's score of each completion (B,)."""
     model.eval()
-    scores = []
+    scores = [torch.zeros(0)]  # of no completions there are no scores
     for chunk in scoring_chunks(completions.input_ids):
         rows = rows_of(completions, chunk)
         logits = model(input_ids=rows.input_ids, attention_mask=rows.attention_mask).logits

@@ -103,6 +103,8 @@ def model_scores(learners: list[Learner], prm_logits: Tensor, data: Judged, func
     """Scores (P, N) of the outcome model, and of the process model under each aggregation."""
     steps = functions.step_scores(prm_logits, data.labels)
     padded = torch.nn.utils.rnn.pad_sequence(steps, batch_first=True)
+    if padded.shape[1] == 0:  # nobody wrote a step
+        padded = padded.new_zeros(len(steps), 1)
     mask = torch.arange(padded.shape[1]) < torch.tensor([len(row) for row in steps])[:, None]
     scores = {learner.name: learner.scores(data) for learner in learners if learner.name == "orm"}
     scores |= {f"prm {how}": functions.aggregate_steps(padded, mask, how) for how in AGGREGATIONS}

@@ -59,7 +59,9 @@ def prepared(model: nn.Module, chosen: hardware.Hardware) -> nn.Module:
     body = model.backbone if isinstance(model, HeadedLM) else model.model
     model.config.use_cache = body.config.use_cache = False
     if chosen.gradient_checkpointing:
-        body.gradient_checkpointing_enable({"use_reentrant": False})
+        # the name before and after transformers 5.2x
+        enable = getattr(body, "activation_checkpointing_enable", None) or body.gradient_checkpointing_enable
+        enable({"use_reentrant": False})
     if chosen.precision == "bfloat16":
         hardware.compute_in_bfloat16(body)
         if not isinstance(model, HeadedLM):
