@@ -44,6 +44,7 @@ class Screen:
         if self.full:
             signal.signal(signal.SIGCONT, signal.SIG_DFL)
             termios.tcsetattr(sys.stdin.fileno(), termios.TCSADRAIN, self._saved)
+            sys.stdout.write("\n")  # the prompt goes below the page
 
     def _resume(self, *_) -> None:
         """Keys one at a time and without echo; at the start, and when continued after Ctrl-Z."""
@@ -93,21 +94,23 @@ def _exit(number: int, _) -> None:
 
 
 def wrap(line: str, columns: int) -> list[str]:
-    """Pieces of at most `columns` characters, broken at spaces where that is easy: where there are no colours."""
+    """Pieces of at most `columns` characters, broken at spaces where that is possible; colours go on."""
     if len(COLOUR.sub("", line)) <= columns:
         return [line]
     if not COLOUR.search(line):
         indent = " " * (len(line) - len(line.lstrip()) + 2)
-        return textwrap.wrap(line, columns, subsequent_indent=indent, drop_whitespace=True) or [line]
+        return textwrap.wrap(line, columns, subsequent_indent=indent)
     pieces, room = [""], columns
     for part in COLOUR.split(line):
         if COLOUR.fullmatch(part):
             pieces[-1] += part
             continue
-        while part:
-            if not room:
-                pieces.append("")
-                room = columns
-            pieces[-1] += part[:room]
-            part, room = part[room:], room - len(part[:room])
+        while len(part) > room:
+            space = part.rfind(" ", 0, room) + 1
+            cut = space or (room if room == columns else 0)  # a word longer than a line is cut
+            pieces[-1] += part[:cut]
+            pieces.append("")
+            part, room = part[cut:], columns
+        pieces[-1] += part
+        room -= len(part)
     return pieces

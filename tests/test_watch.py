@@ -245,6 +245,11 @@ def test_long_lines_are_broken_where_they_fit():
     prose = "  hint 1 of 3: " + "word " * 30
     assert all(len(piece) <= 40 for piece in screen.wrap(prose, 40))
     assert " ".join(" ".join(screen.wrap(prose, 40)).split()) == " ".join(prose.split())
+    headline = "\033[1mWeek 05\033[0m  file  \033[31mnot green\033[0m: 4 of 5 functions right, 15 of 20 points"
+    assert [screen.COLOUR.sub("", piece) for piece in screen.wrap(headline, 40)] == [
+        "Week 05  file  not green: 4 of 5 ",
+        "functions right, 15 of 20 points",
+    ]
     painted = "\033[31m" + "x" * 90 + "\033[0m"
     pieces = screen.wrap(painted, 40)
     assert [len(screen.COLOUR.sub("", piece)) for piece in pieces] == [40, 40, 10]
