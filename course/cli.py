@@ -6,6 +6,8 @@ from importlib import import_module
 COMMANDS = {  # name: (module, one line)
     "demo": ("course.demo", "grade a finished week, train with it while you watch, and compare"),
     "train": ("course.train", "train one of a week's algorithms, with your own functions plugged in"),
+    "eval": ("course.evaluate", "what a run or a model is worth on held-out problems, with standard errors"),
+    "fetch": ("course.fetch", "download what scale smol needs, once"),
     "watch": ("course.watch", "the verdict on your file, a moment after each save"),
     "status": ("course.status", "the eleven weeks on one screen, and the next thing to do"),
     "hint": ("course.hint", "the next hint for a function, one rung at a time"),
