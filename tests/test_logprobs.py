@@ -4,6 +4,7 @@ import copy
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from reference_impl import logprobs, sft
 from reference_impl.logprobs import chunked_mean, hidden_logprobs, parts_by_length
@@ -116,3 +117,29 @@ def test_the_nano_vocabulary_keeps_to_whole_logits():
     assert not logprobs.large_vocabulary(model)
     half = every * (torch.arange(6) > 2)
     assert torch.equal(score(model, ids, every), score(model, ids, every, mask=half))
+
+
+class Largest(TorchDispatchMode):
+    """The number of elements of the largest tensor that any operation makes, in forward and backward pass."""
+
+    elements = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        made = func(*args, **(kwargs or {}))
+        for one in made if isinstance(made, (tuple, list)) else (made,):
+            if isinstance(one, torch.Tensor):
+                self.elements = max(self.elements, one.numel())
+        return made
+
+
+@pytest.mark.parametrize("gradient", [True, False])
+def test_no_tensor_is_as_large_as_tokens_times_vocabulary(gradient, monkeypatch):
+    torch.manual_seed(0)
+    model = NanoLM(NanoConfig(vocab_size=V, hidden_size=16, intermediate_size=24, num_attention_heads=2, head_dim=8))
+    ids = torch.randint(3, V, (6, 40))
+    monkeypatch.setattr(logprobs, "CHUNK_LOGITS", 8 * V)
+    with Largest() as largest, torch.set_grad_enabled(gradient):
+        logps = score(model, ids, torch.ones_like(ids))
+        if gradient:
+            logps.sum().backward()
+    assert largest.elements == 16 * V, "a chunk is 8 tokens, the embedding matrix 16: no more than that at any time"
