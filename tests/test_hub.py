@@ -233,6 +233,16 @@ def test_a_converted_smol_is_used_without_its_wheel(monkeypatch, tmp_path):
     assert load_model("smol")[0].config.model_type == "llama"
 
 
+def test_an_architecture_of_another_build_is_refused(tmp_path):
+    import transformers
+
+    config = transformers.GPT2Config(vocab_size=300, n_embd=16, n_layer=1, n_head=2, n_positions=64)
+    transformers.GPT2LMHeadModel(config).save_pretrained(tmp_path)
+    write_tokenizer(tmp_path)
+    with pytest.raises(UserError, match="built otherwise than Llama"):
+        load_model(tmp_path)
+
+
 def test_an_architecture_that_changes_its_logits_is_refused(tmp_path):
     import transformers
 

@@ -95,7 +95,7 @@ _entered: list[torch.autocast] = []  # a stack: modules contain each other
 
 
 def _enter_autocast(module: nn.Module, args) -> None:
-    context = torch.autocast(_current.device, torch.bfloat16)
+    context = torch.autocast(next(module.parameters()).device.type, torch.bfloat16)
     context.__enter__()
     _entered.append(context)
 

@@ -36,14 +36,18 @@ def load_transformers(source: str | Path, device: str | torch.device | None = No
         outputs = head_outputs(source)
         if outputs is None:
             model = AutoModelForCausalLM.from_pretrained(source, **options)
-            check_head(model)
+            if not (hasattr(model, "model") and hasattr(model, "lm_head")):
+                raise ValueError(f"{type(model).__name__} is built otherwise than Llama, Qwen and OLMo")
         else:
             config = AutoConfig.from_pretrained(source)
             body = AutoModel.from_config(config, **options)
             model = load_headed(HeadedLM(SimpleNamespace(config=config, model=body), outputs), Path(source))
     except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
         raise UserError(why_not(source, error)) from None
-    return prepared(model.to(device or chosen.device), chosen), tokenizer
+    model = prepared(model.to(device or chosen.device), chosen)
+    if outputs is None:
+        check_head(model)
+    return model, tokenizer
 
 
 def why_not(source: str | Path, error: Exception) -> str:
@@ -73,11 +77,8 @@ def prepared(model: nn.Module, chosen: hardware.Hardware) -> nn.Module:
 def check_head(model: nn.Module) -> None:
     """UserError unless logits = lm_head(last hidden state), which log-probs from hidden states rest on."""
     ids = torch.zeros(1, 2, dtype=torch.long, device=model.device)
-    try:
-        whole = model(input_ids=ids).logits
-        apart = model.lm_head(model.model(input_ids=ids).last_hidden_state)
-    except AttributeError as error:
-        raise UserError(f"{type(model).__name__} keeps its body or its head under other names: {error}.") from None
+    whole = model(input_ids=ids).logits
+    apart = model.lm_head(model.model(input_ids=ids).last_hidden_state)
     if not torch.allclose(whole, apart, atol=1e-3, rtol=1e-3):
         raise UserError(
             f"{type(model).__name__} changes its logits after the last layer, which this course does not support."
