@@ -28,7 +28,8 @@ class HintCommand:
     """The week, for example 05."""
 
     function: Annotated[Positional[str | None], arg(metavar="FUNCTION")] = None
-    """The function; default: the one you are at, the first that is wrong or not written."""
+    """The function, or test_mine where the week asks for a property of your own; default: the function you are at, the
+    first that is wrong or not written."""
 
     again: bool = False
     """Show the hints seen so far, without a new one."""
@@ -47,6 +48,8 @@ def main(args: list[str]) -> None:
 
 def chosen(week: Week, name: str | None) -> Exercise:
     """The exercise of that name, or the one that the student is at."""
+    if week.own and name == week.own.name:
+        return week.own
     if name is not None:
         return find_exercise(week, name)
     exercise = current_exercise(week)
@@ -66,7 +69,9 @@ def ladder(week: Week, exercise: Exercise, again: bool) -> list[str]:
         write_text(SEEN, "".join(f'"{name}" = {n}\n' for name, n in sorted((seen | {key: count}).items())))
     lines = [f"Week {week.week}, {exercise.name}: lesson section '{exercise.section}' in {lesson(week)}"]
     lines += [f"  hint {rung} of {len(exercise.hints)}: {exercise.hints[rung - 1]}" for rung in range(1, count + 1)]
-    if count == len(exercise.hints):
+    if count == len(exercise.hints) and exercise is week.own:
+        lines.append(f"  That was the last one. `pytest weeks/{week.week}` says what your property catches.")
+    elif count == len(exercise.hints):
         lines.append(
             f"  That was the last one. `rlhf solution {week.week} {exercise.name}` opens the worked answer when your"
         )

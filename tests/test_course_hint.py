@@ -31,6 +31,23 @@ def test_functions_have_ladders_of_their_own(capsys):
     assert first in said and second not in said
 
 
+@pytest.mark.parametrize("number", [number for number in weeks() if load_week(number).own])
+def test_the_property_of_ones_own_has_a_ladder_too(number, capsys):
+    rungs = load_week(number).own.hints
+    for text in rungs:
+        hint.main([number, "test_mine"])
+        assert text in capsys.readouterr().out
+    hint.main([number, "test_mine"])
+    said = capsys.readouterr().out
+    assert "the last one" in said and "rlhf solution" not in said
+
+
+def test_a_week_without_a_property_has_no_hints_for_one(capsys):
+    with pytest.raises(SystemExit) as exit_:
+        hint.main(["03", "test_mine"])
+    assert exit_.value.code == 2 and "no function 'test_mine'" in capsys.readouterr().err
+
+
 def test_a_damaged_memory_starts_over(capsys):
     hint.SEEN.parent.mkdir()
     hint.SEEN.write_text("not toml at all")
