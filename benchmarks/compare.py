@@ -2,9 +2,9 @@
 
     uv run python benchmarks/compare.py [--forks 10] [--repeat 3] [--cores 2]
 
-The forks are made from the worked solutions: each has other right versions of the functions (graders/accepted), and
-half of them have one known mistake a week (graders/misconceptions), so that no file is graded twice and mistakes are
-named. A round times both, one after the other; the ratio of the medians is printed.
+The forks are made from the worked solutions: each has other right versions of two functions a week (graders/accepted),
+and half of them have one known mistake a week (graders/misconceptions), so that hardly a file is graded twice and
+mistakes are named. A round times both, one after the other; the ratio of the medians is printed.
 """
 
 import argparse
@@ -19,23 +19,26 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from course.compare.code import top_level
+from course.compare.code import top_level, with_helpers
 from graders import accepted, misconceptions
 from graders.exercises import CHECKOUT, load_week, weeks
 
 LIMIT = 10.0
 
 
-def made_fork(folder: Path, number: int, names: list[str], mistakes: bool) -> Path:
-    """A fork: the worked solutions with the `number`-th right version of every function, and one mistake a week."""
+def made_fork(folder: Path, number: int, names: list[str], mistake: bool) -> Path:
+    """A fork: the worked solutions with other right versions of two functions a week, and perhaps with one mistake."""
     for name in names:
         week = load_week(name)
         text = (CHECKOUT / "solutions" / name / f"{week.module}.py").read_text(encoding="utf-8")
-        for place, exercise in enumerate(week.exercises):
-            right = [a.implementation for a in accepted.load(name) if a.function == exercise.name]
-            wrong = [m.implementation for m in misconceptions.load(name) if m.function == exercise.name and not m.star]
-            pool = wrong if mistakes and place == number % len(week.exercises) else right
-            text = with_function(text, exercise.name, pool[number % len(pool)])
+        functions = [exercise.name for exercise in week.exercises]
+        for place in range(2 + mistake):
+            function = functions[(number + place) % len(functions)]
+            pool = [a.implementation for a in accepted.load(name) if a.function == function]
+            if place == 2:
+                known = [m for m in misconceptions.load(name) if m.function == function and not m.star]
+                pool = [m.implementation for m in known]
+            text = with_function(text, function, pool[number % len(pool)])
         (folder / "weeks" / name).mkdir(parents=True)
         (folder / "weeks" / name / f"{week.module}.py").write_text(text, encoding="utf-8")
     return folder
@@ -47,12 +50,10 @@ def with_function(text: str, name: str, implementation: Callable) -> str:
     Left as it is when a helper's name is taken, or the function is made by another one.
     """
     tree = ast.parse(Path(inspect.getsourcefile(implementation)).read_text(encoding="utf-8"))
-    parts, names = top_level(tree), [implementation.__name__]
-    if names[0] not in parts:
+    parts = top_level(tree)
+    if implementation.__name__ not in parts:
         return text
-    for each in names:  # grows while it is read
-        used = [leaf.id for leaf in ast.walk(parts[each]) if isinstance(leaf, ast.Name)]
-        names += [other for other in dict.fromkeys(used) if other in parts and other not in names]
+    names = with_helpers(implementation.__name__, parts)
     if top_level(ast.parse(text)).keys() & set(names[1:]):
         return text
     parts[names[0]].name = name
@@ -81,7 +82,7 @@ def main() -> int:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         names = weeks()
-        made = [made_fork(Path(scratch) / f"fork{i}", i, names, mistakes=i % 2 == 1) for i in range(options.forks)]
+        made = [made_fork(Path(scratch) / f"fork{i}", i, names, mistake=i % 2 == 1) for i in range(options.forks)]
         one = [sys.executable, "-m", "pytest", "weeks/05", "--impl", "solutions"]
         many = [sys.executable, "-m", "course.cli", "compare", *(f"{path.name}={path}" for path in made)]
         many += ["--cores", str(options.cores), "--out", str(Path(scratch) / "compare.html")]

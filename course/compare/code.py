@@ -25,9 +25,10 @@ class Version:
 def versions(source: str, functions: list[str]) -> dict[str, Version]:
     """The version of each of `functions` that the file defines; none of a file that Python cannot read."""
     try:
-        tree = ast.parse(source)
-        parts = top_level(tree)
-        return {name: version(name, parts, imports(tree), source) for name in functions if name in parts}
+        tree, stripped = ast.parse(source), ast.fix_missing_locations(Strip().visit(ast.parse(source)))
+        parts, bare = top_level(tree), top_level(stripped)
+        known, lines = imports(tree), source.splitlines()
+        return {name: version(name, parts, bare, known, lines) for name in functions if name in parts}
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return {}
 
@@ -58,23 +59,27 @@ def imports(tree: ast.Module) -> dict[str, str]:
     return found
 
 
-def version(name: str, parts: dict[str, ast.stmt], imported: dict[str, str], source: str) -> Version:
-    """One function with the helpers and constants that it uses, in the order in which it comes to them."""
+def version(name: str, parts: dict, bare: dict, imported: dict[str, str], lines: list[str]) -> Version:
+    """One function with the helpers and constants that it uses. `bare` are the parts without comments."""
+    names = with_helpers(name, bare)
+    nodes, stripped = (list(dict.fromkeys(each[part] for part in names)) for each in (parts, bare))
+    helpers = {helper: f"helper{number}" for number, helper in enumerate(names)}
+    key = "\n".join(ast.dump(Rename(imported, helpers).whole(copy.deepcopy(node))) for node in stripped)
+    shown = "\n\n\n".join(text(node, lines) for node in nodes)
+    return Version(cut(shown), cut("\n\n\n".join(map(ast.unparse, stripped))), key)
+
+
+def with_helpers(name: str, parts: dict[str, ast.stmt]) -> list[str]:
+    """A part of a file and the parts that it uses, in the order in which it comes to them."""
     names = [name]
     for each in names:  # grows while it is read
         used = [leaf.id for leaf in ast.walk(parts[each]) if isinstance(leaf, ast.Name)]
         names += [other for other in dict.fromkeys(used) if other in parts and other not in names]
-    nodes = list(dict.fromkeys(parts[each] for each in names))
-    stripped = [Strip().visit(copy.deepcopy(node)) for node in nodes]
-    helpers = {helper: f"helper{number}" for number, helper in enumerate(names)}
-    key = "\n".join(ast.dump(Rename(imported, helpers).whole(copy.deepcopy(node))) for node in stripped)
-    bare = "\n\n\n".join(ast.unparse(ast.fix_missing_locations(node)) for node in stripped)
-    return Version(cut("\n\n\n".join(text(node, source) for node in nodes)), cut(bare), key)
+    return names
 
 
-def text(node: ast.stmt, source: str) -> str:
+def text(node: ast.stmt, lines: list[str]) -> str:
     """The lines of a definition as they were written, without the docstring."""
-    lines = source.splitlines()
     first = min([node.lineno, *(decorator.lineno for decorator in getattr(node, "decorator_list", []))])
     keep = range(first, node.end_lineno + 1)
     if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)) and is_docstring(node.body[0]):

@@ -10,7 +10,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from course.compare.code import versions
+from course.compare.code import Version, versions
 from course.compare.forks import Fork, shown_place
 from course.compare.runs import figures
 from graders import misconceptions
@@ -43,14 +43,14 @@ def gather(
         row = {"name": fork.name, "place": shown_place(fork.place), "version": fork.version, "note": fork.note}
         table["forks"].append(row | {"weeks": scores})
     for week in declared:
-        sources = {fork.name: results.get((fork.name, week.week), {}).get("source", "") for fork in forks}
+        code = {fork.name: results.get((fork.name, week.week), {}).get("code", {}) for fork in forks}
         table["weeks"].append(
             {
                 "week": week.week,
                 "title": week.title,
                 "functions": [{"name": e.name, "points": e.points, "stretch": e.stretch} for e in week.exercises],
                 "mistakes": mistakes(week, table["forks"]),
-                "code": approaches(week, sources, table["forks"]),
+                "code": approaches(week, code, table["forks"]),
                 "figures": figures(runs, week.week),
             }
         )
@@ -92,7 +92,7 @@ def mistakes(week: Week, forks: list[dict]) -> list[dict[str, Any]]:
     ]
 
 
-def approaches(week: Week, sources: dict[str, str], forks: list[dict]) -> dict[str, list[dict[str, Any]]]:
+def approaches(week: Week, code: dict[str, dict[str, Version]], forks: list[dict]) -> dict[str, list[dict[str, Any]]]:
     """Every function's distinct versions, each with the forks that wrote it so; the worked solution comes last."""
     names = [e.name for e in week.exercises]
     written = {
@@ -101,11 +101,11 @@ def approaches(week: Week, sources: dict[str, str], forks: list[dict]) -> dict[s
     }
     right = {(fork["name"], e["name"]): e["green"] for fork in forks for e in fork["weeks"][week.week]["exercises"]}
     solution = week.stub.parents[2] / "solutions" / week.week / f"{week.module}.py"
-    everyone = [(fork, text, False) for fork, text in sources.items() if text]
-    everyone += [("the worked solution", solution.read_text(encoding="utf-8"), True)] if solution.is_file() else []
+    everyone = [(fork, found, False) for fork, found in code.items()]
+    everyone += [("", versions(solution.read_text(encoding="utf-8"), names), True)] if solution.is_file() else []
     found: dict[str, dict[str, dict]] = {name: {} for name in names}
-    for who, text, ours in everyone:
-        for name, version in versions(text, names).items():
+    for who, versions_of, ours in everyone:
+        for name, version in versions_of.items():
             if not ours and name not in written[who]:
                 continue
             group = found[name].setdefault(

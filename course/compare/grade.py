@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from course.compare.code import versions
 from graders.exercises import Week, load_week
 from graders.submission import NoSubmission, Submission, read
 
@@ -102,11 +103,12 @@ def grade_job(job: Job, wrap: list[str] | None) -> list[dict[str, Any]]:
 
 
 def extras(submission: Submission, score, speed: dict) -> dict[str, Any]:
-    """What a score's table does not hold: each function's speed, remedies, the source, why Python cannot read it."""
+    """What a score's table does not hold: speed, remedies, the code, why Python cannot read it."""
     error = submission.syntax_error
     note = f"Python cannot read the file, line {error.lineno}: {error.msg}" if error else ""
     remedies = {outcome.check.test: outcome.remedy for outcome in score.outcomes if outcome.failure}
-    return {"speed": speed, "remedies": remedies, "source": submission.source, "note": note}
+    code = versions(submission.source, [e.name for e in submission.week.exercises])
+    return {"speed": speed, "remedies": remedies, "code": code, "note": note}
 
 
 def open_submission(week: Week, folder: Path) -> Submission | str:
