@@ -31,7 +31,7 @@ from reference_impl.runs.run import machine, read_metrics
 
 BUGS = ROOT / "graders" / "gallery"
 RIGHT = "right"
-LABELS = dict(PANELS)
+LABELS = dict(PANELS) | {f"kl_beta_{beta}": f"KL to the reference at beta {beta} (nats)" for beta in (0.1, 2)}
 DIGITS, POINTS = 4, 10  # of the kept numbers; of a smoothed curve
 
 
@@ -75,7 +75,7 @@ class GalleryCommand:
     publish: bool = False
     """Write the figure and its numbers into weeks/NN as well."""
     redraw: bool = False
-    """Draw weeks/NN/gallery.png from its numbers again; nothing is trained."""
+    """Draw weeks/NN/gallery.png from its numbers again, with the words of the list; nothing is trained."""
     runs_dir: Annotated[Path, value("FOLDER")] = ROOT / "runs"
     """Where the folder of the runs is made (default: runs/ in this checkout)."""
 
@@ -88,7 +88,7 @@ def main(args: list[str]) -> None:
         command = tyro.cli(GalleryCommand, prog="rlhf gallery", args=args)
         week = week_name(command.week)
         if command.redraw:
-            draw(read_published(week), week_folder(week) / "gallery.png")
+            write_page(reworded(read_published(week), read_gallery(week)), week_folder(week))
         else:
             produce(command, read_gallery(week))
 
@@ -214,6 +214,13 @@ def read_published(week: str) -> dict:
     if not path.is_file():
         raise UserError(f"There is no {shown(path)} yet: `rlhf gallery {week} --publish` makes it.")
     return json.loads(path.read_text(encoding="utf-8"))
+
+
+def reworded(page: dict, gallery: Gallery) -> dict:
+    """The page with what the list says is to be seen now."""
+    looks = {(bug.key, bug.metric): bug.look for bug in gallery.bugs}
+    bugs = [bug | {"look": looks.get((key_of(bug), bug["metric"]), bug["look"])} for bug in page["bugs"]]
+    return page | {"bugs": bugs}
 
 
 def draw(page: dict, target: Path) -> None:
