@@ -31,7 +31,7 @@ from reference_impl.runs.run import machine, read_metrics
 
 BUGS = ROOT / "graders" / "gallery"
 RIGHT = "right"
-LABELS = dict(PANELS) | {f"kl_beta_{beta}": f"KL to the reference at beta {beta} (nats)" for beta in (0.1, 2)}
+LABELS = dict(PANELS) | {f"kl_beta_{beta}": f"KL at beta {beta} (nats)" for beta in (0.1, 2)}
 DIGITS, POINTS = 4, 10  # of the kept numbers; of a smoothed curve
 
 
