@@ -71,8 +71,7 @@ def week_of(result: dict[str, Any] | None, week: Week, fork: Fork) -> dict[str, 
         failures = [failure for failure in failures if failure["status"] in ("failed", "broken", "not run")]
         exercises.append({key: e[key] for key in PER_EXERCISE} | {"failures": failures})
     kept = {key: result[key] for key in ("points", "points_possible", "stars", "green", "seconds")}
-    seconds = result.get("speed", {})
-    speed = {name: round(1e6 * took / calls, 1) for name, (took, calls) in seconds.items() if calls}
+    speed = {name: round(1e6 * seconds, 1) for name, seconds in result.get("speed", {}).items()}
     return {"note": result.get("note", ""), **kept, "speed": speed, "exercises": exercises}
 
 
@@ -163,34 +162,40 @@ def text_or_none(value: Any) -> str | None:
 
 
 def masked(table: dict[str, Any], forks: list[Fork]) -> dict[str, Any]:
-    """The same with the names taken out: forks become A, B, C … in an order drawn at random, code loses its comments,
-    and names and places are replaced wherever else they stand in a text."""
+    """The same with the names taken out, in place: forks become A, B, C … in an order drawn at random, code loses its
+    comments, and names and places are replaced where they stand in a text."""
     order = random.SystemRandom().sample(forks, len(forks))
     alias = {fork.name: letters(number) for number, fork in enumerate(order)}
-    hidden = {fork.name: alias[fork.name] for fork in forks}
-    for fork in forks:
-        hidden |= {place: alias[fork.name] for place in (fork.place, str(fork.folder or fork.place))}
-    words = re.compile("|".join(rf"(?<!\w){re.escape(text)}(?!\w)" for text in sorted(hidden, key=len, reverse=True)))
+    hidden = {text: alias[fork.name] for fork in forks for text in (str(fork.folder or fork.place), fork.place)}
+    hidden |= alias
+    known = re.compile("|".join(rf"(?<!\w){re.escape(text)}(?!\w)" for text in sorted(hidden, key=len, reverse=True)))
 
-    def mask(value, key=""):
-        if isinstance(value, dict):
-            return {k: mask(v, k) for k, v in value.items() if k != "text"} | (
-                {"text": value["bare"]} if "bare" in value else {}
-            )
-        if isinstance(value, list):
-            return [mask(each, key) for each in value]
-        if key in ("fork", "forks", "name") and value in alias:
-            return alias[value]
-        if key in ("place", "version"):
-            return ""
-        return words.sub(lambda found: hidden[found.group()], value) if key in FREE_TEXT and value else value
+    def mask(text: str | None) -> str | None:
+        return known.sub(lambda found: hidden[found.group()], text) if text else text
 
-    table = mask(table)
-    table["forks"].sort(key=lambda fork: fork["name"])
+    for fork in table["forks"]:
+        fork |= {"name": alias[fork["name"]], "place": "", "version": "", "note": mask(fork["note"])}
+        for week in fork["weeks"].values():
+            week["note"] = mask(week["note"])
+            for failure in (failure for e in week["exercises"] for failure in e["failures"]):
+                failure |= {key: mask(failure[key]) for key in ("words", "input", "expected", "got")}
+    for week in table["weeks"]:
+        groups = [group for ways in week["code"].values() for group in ways]
+        for part in (*week["mistakes"], *groups):
+            part["forks"] = sorted(alias[name] for name in part["forks"])
+        for group in groups:
+            bare = re.sub(r"'[^'\n]*'|\"[^\"\n]*\"", lambda found: mask(found.group()), group["bare"])
+            group |= {"text": bare, "bare": bare}
+        for ways in week["code"].values():
+            ways.sort(key=lambda group: (not group["forks"], group["forks"]))
+        for figure in week["figures"]:
+            figure["experiment"] = mask(figure["experiment"])
+            for part in (*figure["runs"], *(line for panel in figure["panels"] for line in panel["lines"])):
+                part["fork"] = alias[part["fork"]]
+            for parts in (figure["runs"], *(panel["lines"] for panel in figure["panels"])):
+                parts.sort(key=lambda part: (part["fork"], part["seed"]))
+    table["forks"].sort(key=lambda fork: (len(fork["name"]), fork["name"]))
     return table
-
-
-FREE_TEXT = ("note", "words", "got", "input", "expected", "experiment")
 
 
 def letters(number: int) -> str:
