@@ -1,8 +1,8 @@
 """Week 08, a property of one's own, worked: what DPO's loss does not notice, and what it starts from.
 
 Only the margin of log-ratios counts: what is added to policy and reference alike cancels, and so does what is added to
-both responses of a pair. Where policy and reference agree the loss is log 2, and each pair pulls with beta / 2 times its
-share of the batch, up for the chosen and down for the rejected.
+both responses of a pair. Where policy and reference agree the loss is log 2, and each pair pulls with beta / 2 times
+its share of the batch, up for the chosen and down for the rejected.
 """
 
 import math
