@@ -154,7 +154,8 @@ def speed(table: dict[str, Any], week: dict[str, Any]) -> str:
         return ""
     note = (
         "Median time of a call on the inputs of the checks, of functions that are right, as each fork's "
-        "process reports it. The inputs are small; this tells how many operations Python is asked for; a run's tokens/s says more."
+        "process reports it. The inputs are small, so this tells how many operations Python is asked for; "
+        "tokens/s of a run says more."
     )
     return f'<h3>Speed</h3>{grid("Microseconds a call", table, rows)}<p class="small">{note}</p>'
 
