@@ -249,7 +249,7 @@ def panel(axis, bug: dict, right: list, wrong: list) -> None:
     axis.plot(*zip(*right, strict=True), color="0.65", linewidth=5, label="right")
     axis.plot(*(zip(*wrong, strict=True) if wrong else ((), ())), color="C3", linewidth=2, label="with the bug")
     axis.set_title(textwrap.fill(bug["name"], 24), fontsize=12, fontweight="bold")
-    axis.set_ylabel(textwrap.fill(LABELS[bug["metric"]], 28), fontsize=9)
+    axis.set_ylabel(textwrap.fill(LABELS[bug["metric"]], 28, break_on_hyphens=False), fontsize=9)
     axis.set_xlabel(textwrap.fill(bug["look"], 34), fontsize=10)
     axis.tick_params(labelsize=9)
     if bug["metric"] in SHARES:
