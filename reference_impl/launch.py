@@ -12,12 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from reference_impl.algorithms import ALGORITHMS
-from reference_impl.config import Settings, checked, nearest, read_yaml, resolve
+from reference_impl.config import checked, nearest, read_yaml, resolve
 from reference_impl.errors import UserError
 from reference_impl.implementations import import_file, load_functions, require_written, shown, week_folder
 from reference_impl.options import Options
 from reference_impl.precheck import warn_unless_green
 from reference_impl.runs.progress import console
+from reference_impl.settings import Settings
 
 Train = Callable[..., dict[str, Any]]  # (functions, algorithm, settings, run) -> results, numbers by name
 

@@ -4,20 +4,11 @@ import pytest
 import yaml
 
 from reference_impl.algorithms import ALGORITHMS
-from reference_impl.config import (
-    PreferenceSettings,
-    RLSettings,
-    SFTSettings,
-    checked,
-    nearest,
-    parse_override,
-    read_yaml,
-    resolve,
-    week_config,
-)
+from reference_impl.config import checked, nearest, parse_override, read_yaml, resolve, week_config
 from reference_impl.errors import UserError
 from reference_impl.implementations import ROOT
 from reference_impl.launch import find_launcher
+from reference_impl.settings import PreferenceSettings, RLSettings, SFTSettings
 
 LAUNCHED = sorted(path.parent.name for path in (ROOT / "weeks").glob("*/config.yaml"))
 

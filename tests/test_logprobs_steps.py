@@ -7,7 +7,6 @@ import pytest
 import torch
 
 from reference_impl import dpo, logprobs, sft
-from reference_impl.config import PPOSettings, ReferenceFreeSettings
 from reference_impl.data.pairs import Pair
 from reference_impl.loops.accumulate import backward, scorer
 from reference_impl.loops.batch import Batch
@@ -15,6 +14,7 @@ from reference_impl.loops.preference_updates import answer_update, pair_update
 from reference_impl.loops.sft_steps import batch_loss, sft_steps
 from reference_impl.loops.update import update
 from reference_impl.models import NanoConfig, NanoLM
+from reference_impl.settings import PPOSettings, ReferenceFreeSettings
 
 V = 4999
 TOKENIZER = SimpleNamespace(pad_token_id=0)

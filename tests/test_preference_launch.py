@@ -8,7 +8,7 @@ import torch
 
 from reference_impl import dpo, reference_free
 from reference_impl.algorithms import ALGORITHMS
-from reference_impl.config import ReferenceFreeSettings, resolve, week_config
+from reference_impl.config import resolve, week_config
 from reference_impl.data.answers import collate, good_and_bad, mismatched
 from reference_impl.data.pairs import Pair, collate_pairs
 from reference_impl.errors import UserError
@@ -18,6 +18,7 @@ from reference_impl.models import load_model
 from reference_impl.options import Options
 from reference_impl.runs.run import read_metrics
 from reference_impl.sampling import score
+from reference_impl.settings import ReferenceFreeSettings
 from tests.test_runs import SMALL_DPO, same_after_interruption
 
 PAIRS = [Pair([5 + i, 6, 7][: 2 + i % 2], [8, 9 + i, 3][: 1 + i % 3] + [2], [10 + i, 2]) for i in range(12)]

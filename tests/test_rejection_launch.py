@@ -8,7 +8,7 @@ import torch
 
 from reference_impl import rejection_sampling
 from reference_impl.algorithms import ALGORITHMS
-from reference_impl.config import RejectionSettings, resolve
+from reference_impl.config import resolve
 from reference_impl.data.annotators import make_pool
 from reference_impl.errors import UserError
 from reference_impl.launch import find_launcher, launch
@@ -17,6 +17,7 @@ from reference_impl.loops.bon_kl import frontier, measured_kl
 from reference_impl.loops.rejection import Sample, checked_selection, example, rl_settings, standard_errors
 from reference_impl.options import Options
 from reference_impl.runs.run import read_metrics
+from reference_impl.settings import RejectionSettings
 from tests.test_runs import same_after_interruption
 
 SMALL = (

@@ -9,7 +9,6 @@ import torch
 
 from reference_impl import research
 from reference_impl.algorithms import ALGORITHMS
-from reference_impl.config import ResearchSettings
 from reference_impl.errors import UserError
 from reference_impl.launch import find_launcher, launch
 from reference_impl.loops import habits
@@ -21,6 +20,7 @@ from reference_impl.options import Options
 from reference_impl.rewards import load_reward
 from reference_impl.runs.run import Run, read_metrics
 from reference_impl.sampling import score
+from reference_impl.settings import ResearchSettings
 from reference_impl.tasks import Prompt, get_task
 
 SMALL = ("prompts_per_step=2", "group=4", "eval_prompts=16", "final_eval_prompts=16", "lr=1e-3")

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from reference_impl import process_reward, reward_model
-from reference_impl.config import RLSettings, resolve
+from reference_impl.config import resolve
 from reference_impl.data.judged import Judged, all_pairs, join, same_format, sample_judged, some_pairs, with_twins
 from reference_impl.data.steps import step_labels
 from reference_impl.errors import UserError
@@ -24,6 +24,7 @@ from reference_impl.models import CharTokenizer, load_model
 from reference_impl.options import Options
 from reference_impl.rewards import asked, load_reward, reward_function, save_reward
 from reference_impl.runs.run import Run, read_metrics
+from reference_impl.settings import RLSettings
 from reference_impl.tasks import Prompt, get_task, split_of
 
 SMALL = (

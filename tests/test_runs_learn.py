@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from reference_impl.config import SFTSettings, resolve
+from reference_impl.config import resolve
 from reference_impl.data.order import batch_indices
 from reference_impl.data.pairs import Pair, collate_pairs, read_pairs, sample_pairs, split_pairs, write_pairs
 from reference_impl.errors import UserError
@@ -14,6 +14,7 @@ from reference_impl.loops.evaluate import held_out_prompts
 from reference_impl.models import load_model
 from reference_impl.models.pretrain_base import Recipe
 from reference_impl.options import Options
+from reference_impl.settings import SFTSettings
 from reference_impl.tasks import get_task, split_of
 
 

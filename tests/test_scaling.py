@@ -7,12 +7,12 @@ import pytest
 import torch
 
 from reference_impl import reasoning
-from reference_impl.config import ReasoningSettings
 from reference_impl.errors import UserError
 from reference_impl.launch import find_launcher, launch
 from reference_impl.loops import habits
 from reference_impl.loops.scaling import Samples, accuracy_curves, budget_curve, by_steps, verified_reward, with_tags
 from reference_impl.options import Options
+from reference_impl.settings import ReasoningSettings
 from reference_impl.tasks import get_task
 
 SETTINGS = ReasoningSettings(week="07", algorithm="rlvr")

@@ -13,11 +13,12 @@ import torch
 
 from reference_impl import algorithms
 from reference_impl.algorithms import ALGORITHMS
-from reference_impl.config import PPOSettings, PreferenceSettings, ReasoningSettings, RLSettings, resolve
+from reference_impl.config import resolve
 from reference_impl.data.prm800k import Trace, traces
 from reference_impl.errors import UserError
 from reference_impl.models import load_model, save_model
 from reference_impl.sampling import generate, score
+from reference_impl.settings import PPOSettings, PreferenceSettings, ReasoningSettings, RLSettings
 
 
 def settle(schema, week, algorithm=None, experiment=None, **overrides):

@@ -240,7 +240,7 @@ def test_an_experiment_keeps_every_arm_and_compares_them(tmp_path, monkeypatch):
 
 
 def test_habits_are_taught_the_same_way_twice(monkeypatch):
-    from reference_impl.config import PPOSettings
+    from reference_impl.settings import PPOSettings
     from reference_impl.tasks import get_task
 
     monkeypatch.setattr(habits, "STEPS", 2)

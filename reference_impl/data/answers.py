@@ -5,10 +5,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from reference_impl.config import ReferenceFreeSettings
 from reference_impl.data.order import batch_indices
 from reference_impl.data.pairs import Pair, collate_answers
 from reference_impl.errors import UserError
+from reference_impl.settings import ReferenceFreeSettings
 
 BAD_ORDER = 10_007  # added to the seed where good and bad answers are shuffled apart
 

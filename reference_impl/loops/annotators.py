@@ -10,13 +10,13 @@ from statistics import mean, stdev
 import torch
 from torch import Tensor
 
-from reference_impl.config import RejectionSettings
 from reference_impl.data.annotators import Pool, make_pool
 from reference_impl.errors import UserError
 from reference_impl.implementations import require_written
 from reference_impl.runs.plots import save_figure
 from reference_impl.runs.progress import console
 from reference_impl.runs.run import Run
+from reference_impl.settings import RejectionSettings
 
 NEEDS = ("fit_bradley_terry", "preference_cycles", "cohen_kappa")
 SHARES = (0.0, 1 / 6, 1 / 3, 1 / 2, 2 / 3)  # of the second and third camp together; at 2/3 all three are equal

@@ -7,11 +7,12 @@ from typing import Any
 import torch
 
 from reference_impl.algorithms import ALGORITHMS
-from reference_impl.config import RLSettings, checked
+from reference_impl.config import checked
 from reference_impl.implementations import load_functions, require_written
 from reference_impl.runs.plots import plot_run, plot_runs
 from reference_impl.runs.progress import console
 from reference_impl.runs.run import Run, read_metrics
+from reference_impl.settings import RLSettings
 
 COMPARED = ("sampled_accuracy", "greedy_accuracy", "eval_length")
 LAST = ("kl", "entropy", "clip_fraction", "ratio_high", "length_right", "length_wrong", "gradient_noise")

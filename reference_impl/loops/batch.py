@@ -7,11 +7,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
-from reference_impl.config import RLSettings
 from reference_impl.errors import UserError
 from reference_impl.objective import kl_shaped_rewards
 from reference_impl.ppo_grpo import overlong_penalty
 from reference_impl.sampling import Rollout, score
+from reference_impl.settings import RLSettings
 
 
 @dataclass

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from reference_impl.algorithms import ALGORITHMS
-from reference_impl.config import RejectionSettings, RewardSettings, checked
+from reference_impl.config import checked
 from reference_impl.data.judged import Judged, sample_judged
 from reference_impl.data.order import batch_indices
 from reference_impl.implementations import load_functions, require_written
@@ -29,6 +29,7 @@ from reference_impl.rewards import load_reward
 from reference_impl.runs.plots import save_figure
 from reference_impl.runs.progress import console
 from reference_impl.runs.run import Run
+from reference_impl.settings import RejectionSettings, RewardSettings
 
 NEEDS = ("best_of_n_kl", "expected_max_reward")
 NS = (1, 2, 4, 8, 16, 32, 64)

@@ -11,11 +11,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
-from reference_impl.config import PPOSettings
 from reference_impl.errors import UserError
 from reference_impl.loops.accumulate import backward
 from reference_impl.loops.batch import Batch
 from reference_impl.models import HeadedLM
+from reference_impl.settings import PPOSettings
 
 
 class Critic:

@@ -16,7 +16,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
-from reference_impl.config import ResearchSettings
 from reference_impl.logprobs import chunked_mean, hidden_states, large_vocabulary
 from reference_impl.loops.accumulate import checked_loss
 from reference_impl.loops.evaluate import HeldOut, rollout, verifier_rewards
@@ -24,6 +23,7 @@ from reference_impl.loops.habits import shown, start_with_habit
 from reference_impl.models import load_model, save_model
 from reference_impl.runs.run import Run
 from reference_impl.sampling import Rollout
+from reference_impl.settings import ResearchSettings
 from reference_impl.tasks import Prompt
 
 

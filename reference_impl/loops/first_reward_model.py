@@ -7,7 +7,6 @@ every completion token; the score of a completion is the probability at its last
 import torch
 from torch import Tensor
 
-from reference_impl.config import ObjectiveSettings
 from reference_impl.data.order import batch_indices
 from reference_impl.logprobs import large_vocabulary
 from reference_impl.loops.evaluate import held_out_prompts, rollout, verifier_rewards
@@ -16,6 +15,7 @@ from reference_impl.loops.ranking import auc
 from reference_impl.models import HeadedLM, load_model
 from reference_impl.reward_model import orm_loss, orm_score
 from reference_impl.sampling import score
+from reference_impl.settings import ObjectiveSettings
 
 BATCH = 32
 SAMPLES = 4  # completions of each prompt

@@ -12,7 +12,6 @@ import torch
 from torch import Tensor, nn
 
 from reference_impl.algorithms import ALGORITHMS
-from reference_impl.config import RLSettings
 from reference_impl.errors import UserError
 from reference_impl.implementations import load_functions, require_written
 from reference_impl.logprobs import large_vocabulary
@@ -23,6 +22,7 @@ from reference_impl.loops.rl import RewardFn
 from reference_impl.runs.progress import console
 from reference_impl.runs.run import Run
 from reference_impl.sampling import score
+from reference_impl.settings import RLSettings
 
 ESTIMATORS = ("reinforce", "reinforce-baseline", "rloo")
 SHIFTS = (0.0, 3.0)

@@ -17,10 +17,10 @@ import torch
 from torch import nn
 
 from reference_impl import sft
-from reference_impl.config import RLSettings
 from reference_impl.logprobs import large_vocabulary
 from reference_impl.loops.sft_steps import sft_steps
 from reference_impl.loops.start import start_models
+from reference_impl.settings import RLSettings
 from reference_impl.sft import build_example, collate
 from reference_impl.tasks import Prompt
 from reference_impl.tasks.chain_sum import STYLES

@@ -12,11 +12,11 @@ import time
 import torch
 from torch import Tensor, nn
 
-from reference_impl.config import ObjectiveSettings
 from reference_impl.loops.first_reward_model import FirstRewardModel
 from reference_impl.runs.frontier import plot_frontier
 from reference_impl.runs.progress import console
 from reference_impl.runs.run import Run, read_metrics
+from reference_impl.settings import ObjectiveSettings
 
 FRONTIER_BETAS = torch.logspace(-2, 1.5, 60, dtype=torch.float64).tolist()
 

@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from reference_impl.algorithms import RewardObjective
-from reference_impl.config import RewardSettings
 from reference_impl.data.judged import Judged, all_pairs, join, same_format, some_pairs, with_twins
 from reference_impl.loops.evaluate import EVAL_SEED
 from reference_impl.loops.ranking import auc, brier, calibration_error, reliability
@@ -19,6 +18,7 @@ from reference_impl.loops.reward import LABELS, Learner, prepare, train_reward_m
 from reference_impl.reasoning import best_of_n_accuracy
 from reference_impl.runs.reward_figures import plot_along, plot_reward_models
 from reference_impl.runs.run import Run, read_metrics
+from reference_impl.settings import RewardSettings
 
 SHOWN = 6  # wrong completions of along.png
 

@@ -18,7 +18,6 @@ from torch import Tensor, nn
 
 from reference_impl import reward_model
 from reference_impl.algorithms import bradley_terry
-from reference_impl.config import ResearchSettings, RewardSettings
 from reference_impl.data.judged import Judged, sample_judged, some_pairs
 from reference_impl.data.order import batch_indices
 from reference_impl.errors import UserError
@@ -31,6 +30,7 @@ from reference_impl.rejection_sampling import best_of_n_kl, expected_max_reward
 from reference_impl.rewards import RewardModel, find_reward, load_reward, save_reward
 from reference_impl.runs.overoptimization_plot import plot_overoptimization
 from reference_impl.runs.run import Run, read_metrics
+from reference_impl.settings import ResearchSettings, RewardSettings
 
 KINDS = ("bon", "rl")
 FILE = "overoptimization.json"

@@ -12,13 +12,13 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from reference_impl.config import PreferenceSettings
 from reference_impl.data.pairs import Pair, collate_pairs, read_pairs, sample_pairs, split_pairs, write_pairs
 from reference_impl.logprobs import large_vocabulary
 from reference_impl.loops.evaluate import HeldOut
 from reference_impl.loops.preference_updates import Update, large_pair_logps
 from reference_impl.loops.public_data import learns_from_data, public_pairs
 from reference_impl.runs.run import Run
+from reference_impl.settings import PreferenceSettings
 
 Logps = Callable[[nn.Module, dict[str, Tensor]], tuple[Tensor, Tensor]]
 

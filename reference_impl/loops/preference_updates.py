@@ -9,7 +9,6 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from reference_impl.config import PreferenceSettings, ReferenceFreeSettings
 from reference_impl.data.answers import Answers, collate, good_and_bad
 from reference_impl.data.order import batch_indices
 from reference_impl.data.pairs import Pair, collate_answers, collate_pairs
@@ -17,6 +16,7 @@ from reference_impl.errors import UserError
 from reference_impl.logprobs import large_vocabulary
 from reference_impl.loops.accumulate import backward, scorer
 from reference_impl.sampling import score
+from reference_impl.settings import PreferenceSettings, ReferenceFreeSettings
 
 Update = Callable[[int, list[Pair], nn.Module, nn.Module, torch.optim.Optimizer], tuple[dict[str, float], int]]
 STEP_KEYS = ("loss", "accuracy", "margin", "grad_norm")

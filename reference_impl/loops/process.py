@@ -12,7 +12,6 @@ from torch import Tensor
 
 from reference_impl import reward_model
 from reference_impl.algorithms import RewardObjective, orm
-from reference_impl.config import ProcessSettings
 from reference_impl.data.judged import Judged, all_pairs, ends_step
 from reference_impl.data.steps import step_labels
 from reference_impl.loops.best_of_n import best_of_n_page, choose_by_each, peak
@@ -21,6 +20,7 @@ from reference_impl.loops.reward import Learner, prepare, train_reward_models, w
 from reference_impl.runs.progress import console
 from reference_impl.runs.reward_figures import plot_best_of_n
 from reference_impl.runs.run import Run
+from reference_impl.settings import ProcessSettings
 
 AGGREGATIONS = ("min", "prod", "mean", "last")
 

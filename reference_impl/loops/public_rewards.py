@@ -13,7 +13,6 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from reference_impl.algorithms import RewardObjective
-from reference_impl.config import RewardSettings
 from reference_impl.data.conversations import Dropped, is_held_out
 from reference_impl.data.prm800k import Trace, traces
 from reference_impl.data.public import rows
@@ -26,6 +25,7 @@ from reference_impl.models import load_model
 from reference_impl.reward_model import pairwise_accuracy
 from reference_impl.runs.progress import console
 from reference_impl.runs.run import Run
+from reference_impl.settings import RewardSettings
 from reference_impl.tasks.splits import Prompt
 
 STEP_END = "\n"

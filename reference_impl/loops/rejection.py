@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from reference_impl import sft
 from reference_impl.algorithms import ALGORITHMS
-from reference_impl.config import RejectionSettings, RLSettings, checked
+from reference_impl.config import checked
 from reference_impl.data.pairs import SAMPLING_BATCH
 from reference_impl.errors import UserError
 from reference_impl.loops.evaluate import EVAL_SEED, held_out_prompts, rollout
@@ -23,6 +23,7 @@ from reference_impl.loops.sft import train_sft
 from reference_impl.runs.progress import console
 from reference_impl.runs.run import Run
 from reference_impl.sampling import score
+from reference_impl.settings import RejectionSettings, RLSettings
 
 Select = Callable[[Tensor], Tensor]
 

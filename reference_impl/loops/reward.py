@@ -14,7 +14,6 @@ import torch
 from torch import Tensor, nn
 
 from reference_impl.algorithms import RewardObjective
-from reference_impl.config import RewardSettings
 from reference_impl.data.judged import Judged, sample_judged
 from reference_impl.data.order import batch_indices
 from reference_impl.loops.accumulate import backward, reader
@@ -24,6 +23,7 @@ from reference_impl.models import HeadedLM, load_model
 from reference_impl.rewards import logits_of, rows_of, save_reward, scores_of
 from reference_impl.runs.progress import console
 from reference_impl.runs.run import Run
+from reference_impl.settings import RewardSettings
 
 LABELS = {"bt": "preference model", "orm": "outcome model", "prm": "process model"}
 

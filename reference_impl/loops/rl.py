@@ -13,13 +13,13 @@ from itertools import islice
 import torch
 from torch import Tensor, nn
 
-from reference_impl.config import RLSettings
 from reference_impl.loops.batch import Batch, DynamicSampling, group_advantages, learning_rewards, make_batch
 from reference_impl.loops.critic import Critic
 from reference_impl.loops.evaluate import HeldOut, rollout
 from reference_impl.loops.update import update
 from reference_impl.runs.run import Run
 from reference_impl.sampling import Rollout
+from reference_impl.settings import RLSettings
 from reference_impl.tasks import Prompt
 
 RewardFn = Callable[[list[Prompt], list[str], Rollout], Tensor]

@@ -13,12 +13,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from reference_impl.config import ReasoningSettings
 from reference_impl.data.pairs import SAMPLING_BATCH
 from reference_impl.errors import UserError
 from reference_impl.loops.evaluate import EVAL_SEED, held_out_prompts, rollout
 from reference_impl.rewards import load_reward
 from reference_impl.runs.run import Run
+from reference_impl.settings import ReasoningSettings
 
 RULES = ("pass@n", "majority", "best-of-n")
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from reference_impl.config import RejectionSettings, week_config
+from reference_impl.config import week_config
 from reference_impl.loops.arms import compare_arms
 from reference_impl.loops.evaluate import EVAL_SEED, held_out_prompts, rollout, verifier_rewards
 from reference_impl.loops.public_data import task_of
@@ -16,6 +16,7 @@ from reference_impl.reasoning import pass_at_k
 from reference_impl.runs.plots import save_figure
 from reference_impl.runs.progress import console
 from reference_impl.runs.run import Run
+from reference_impl.settings import RejectionSettings
 
 ACCURACIES = ("sampled_accuracy", "greedy_accuracy")
 

@@ -13,12 +13,12 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
-from reference_impl.config import SupervisedSettings
 from reference_impl.data.order import batch_indices
 from reference_impl.errors import UserError
 from reference_impl.loops.evaluate import EVAL_SEED, HeldOut
 from reference_impl.loops.sft_steps import batch_loss, sft_steps
 from reference_impl.runs.run import Run
+from reference_impl.settings import SupervisedSettings
 
 LOG_EVERY = 10
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 
 from reference_impl.algorithms import ALGORITHMS
-from reference_impl.config import ResearchSettings, checked
+from reference_impl.config import checked
 from reference_impl.implementations import require_written
 from reference_impl.loops.arms import run_arm
 from reference_impl.loops.distill import load_teacher
@@ -25,6 +25,7 @@ from reference_impl.models import save_model
 from reference_impl.runs.progress import console
 from reference_impl.runs.run import Run, read_metrics
 from reference_impl.runs.teachers_plot import plot_teachers
+from reference_impl.settings import ResearchSettings
 
 ARMS = {  # each with the step size that was best for it, on prompts of the reward split
     "rloo": {"lr": 3e-4},

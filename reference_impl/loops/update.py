@@ -9,10 +9,10 @@ samples are those of an older policy, which is what week 06's ratios and clips a
 import torch
 from torch import Tensor, nn
 
-from reference_impl.config import RLSettings
 from reference_impl.logprobs import large_vocabulary
 from reference_impl.loops.accumulate import backward, scorer
 from reference_impl.loops.batch import Batch
+from reference_impl.settings import RLSettings
 
 
 def update(policy: nn.Module, optimizer, batch: Batch, loss_fn, settings: RLSettings, generator, critic=None):

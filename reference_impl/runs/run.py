@@ -23,12 +23,12 @@ from typing import Any
 import yaml
 
 from reference_impl.algorithms import ALGORITHMS
-from reference_impl.config import Settings
 from reference_impl.errors import UserError
 from reference_impl.implementations import ROOT, impl_name, shown, week_file
 from reference_impl.runs import wandb_mirror
 from reference_impl.runs.files import append_line, settled_folder, write_text
 from reference_impl.runs.progress import Ticker, track
+from reference_impl.settings import Settings
 
 PACKAGES = ("torch", "transformers", "reasoning-gym", "safetensors", "numpy")
 

@@ -20,10 +20,11 @@
 # %%
 import torch
 
-from reference_impl.config import ObjectiveSettings, resolve
+from reference_impl.config import resolve
 from reference_impl.implementations import load_functions
 from reference_impl.loops.objective import Tables, climb, closed_form, make_world, table_logprobs
 from reference_impl.runs.figures import pyplot, show
+from reference_impl.settings import ObjectiveSettings
 
 IMPL = "solution"  # whose functions are shown: student, solution, reference, or a member's folder ("../kims-fork")
 functions = load_functions("01", IMPL)

@@ -4,8 +4,8 @@ uv run python weeks/01/train.py --impl student
 uv run python weeks/01/train.py --set "kl_weights=[0.02, 2.0]" steps=1000
 """
 
-from reference_impl.config import ObjectiveSettings
 from reference_impl.launch import Launcher, main
+from reference_impl.settings import ObjectiveSettings
 
 
 def train(functions, algorithm, settings, run):

@@ -5,8 +5,8 @@ uv run python weeks/02/train.py --steps 600 --set lr=6e-3 micro_batches=4
 uv run python weeks/02/train.py --scale full --data no_robots      # or a file with `messages`
 """
 
-from reference_impl.config import SFTSettings
 from reference_impl.launch import Launcher, main
+from reference_impl.settings import SFTSettings
 
 
 def train(functions, algorithm, settings, run):

@@ -20,13 +20,14 @@
 import torch
 
 from reference_impl.algorithms import reward_models
-from reference_impl.config import RewardSettings, resolve
+from reference_impl.config import resolve
 from reference_impl.data.judged import all_pairs, some_pairs, with_twins
 from reference_impl.implementations import load_functions
 from reference_impl.loops.outcome import wrong_completions
 from reference_impl.loops.ranking import auc, reliability
 from reference_impl.loops.reward import LABELS, Learner, prepare
 from reference_impl.runs.figures import pyplot, show
+from reference_impl.settings import RewardSettings
 
 IMPL = "solution"  # whose functions are shown: student, solution, reference, or a member's folder ("../kims-fork")
 functions = load_functions("03", IMPL)

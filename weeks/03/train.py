@@ -6,8 +6,8 @@ uv run python weeks/03/train.py --scale full --data ultrafeedback  # or a file o
 uv run python weeks/05/train.py --reward runs/03-...     # the saved model as the reward of a policy
 """
 
-from reference_impl.config import RewardSettings
 from reference_impl.launch import Launcher, main
+from reference_impl.settings import RewardSettings
 
 
 def train(functions, algorithm, settings, run):

@@ -21,13 +21,14 @@ import torch
 
 from reference_impl import reward_model
 from reference_impl.algorithms import orm, prm
-from reference_impl.config import ProcessSettings, resolve
+from reference_impl.config import resolve
 from reference_impl.data.steps import step_labels
 from reference_impl.implementations import load_functions
 from reference_impl.loops.best_of_n import choose_by_each
 from reference_impl.loops.process import AGGREGATIONS, model_scores
 from reference_impl.loops.reward import Learner, prepare
 from reference_impl.runs.figures import pyplot, show
+from reference_impl.settings import ProcessSettings
 
 IMPL = "solution"  # whose functions are shown: student, solution, reference, or a member's folder ("../kims-fork")
 functions = load_functions("04", IMPL)

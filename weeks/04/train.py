@@ -5,8 +5,8 @@ uv run python weeks/04/train.py --set label_eos=false         # forget that stop
 uv run python weeks/04/train.py --set prm_share=0.1           # a tenth of the traces for the process model
 """
 
-from reference_impl.config import ProcessSettings
 from reference_impl.launch import Launcher, main
+from reference_impl.settings import ProcessSettings
 
 
 def train(functions, algorithm, settings, run):

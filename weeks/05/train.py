@@ -6,8 +6,8 @@ uv run python weeks/05/train.py --experiment snr
 uv run python weeks/05/train.py --reward runs/03-...
 """
 
-from reference_impl.config import RLSettings
 from reference_impl.launch import Launcher, main
+from reference_impl.settings import RLSettings
 
 
 def prepare(settings):

@@ -5,8 +5,8 @@ uv run python weeks/06/train.py --experiment no-clip --seed 1
 uv run python weeks/06/train.py --experiment length-bias --impl student
 """
 
-from reference_impl.config import PPOSettings
 from reference_impl.launch import Launcher, main
+from reference_impl.settings import PPOSettings
 
 
 def train(functions, algorithm, settings, run):

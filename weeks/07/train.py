@@ -7,8 +7,8 @@ uv run python weeks/07/train.py --set scaling_terms=6           # the curves on 
 uv run python weeks/07/train.py --set scorer=runs/04-...        # best-of-n by a reward model
 """
 
-from reference_impl.config import ReasoningSettings
 from reference_impl.launch import Launcher, main
+from reference_impl.settings import ReasoningSettings
 
 
 def train(functions, algorithm, settings, run):

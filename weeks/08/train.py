@@ -6,8 +6,8 @@ uv run python weeks/08/train.py --algorithm dpo --seed 1
 uv run python weeks/08/train.py --algorithm dpo --set beta=0.03 lr=1e-3
 """
 
-from reference_impl.config import PreferenceSettings
 from reference_impl.launch import Launcher, main
+from reference_impl.settings import PreferenceSettings
 
 
 def train(functions, algorithm, settings, run):

@@ -24,7 +24,7 @@ import torch
 
 from reference_impl import dpo
 from reference_impl.algorithms import ALGORITHMS
-from reference_impl.config import ReferenceFreeSettings, resolve
+from reference_impl.config import resolve
 from reference_impl.data.pairs import collate_pairs, sample_pairs, split_pairs
 from reference_impl.implementations import load_functions
 from reference_impl.loops.evaluate import evaluate, held_out_prompts
@@ -32,6 +32,7 @@ from reference_impl.loops.preference import pair_logps, pair_metrics
 from reference_impl.loops.preference_updates import answer_update, pair_update
 from reference_impl.models import load_model
 from reference_impl.runs.figures import pyplot, show
+from reference_impl.settings import ReferenceFreeSettings
 from reference_impl.tasks import get_task
 
 IMPL = "solution"  # whose functions are shown: student, solution, reference, or a member's folder ("../kims-fork")

@@ -5,8 +5,8 @@ uv run python weeks/09/train.py --algorithm kto --set bad_per_good=9 desirable_w
 uv run python weeks/09/train.py --algorithm dpo          # week 08's, and its variants: from reference_impl alone
 """
 
-from reference_impl.config import ReferenceFreeSettings
 from reference_impl.launch import Launcher, main
+from reference_impl.settings import ReferenceFreeSettings
 
 
 def train(functions, algorithm, settings, run):

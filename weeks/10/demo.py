@@ -24,7 +24,7 @@ import torch
 
 from reference_impl import sft
 from reference_impl.algorithms import ALGORITHMS
-from reference_impl.config import RejectionSettings, resolve
+from reference_impl.config import resolve
 from reference_impl.data.annotators import make_pool
 from reference_impl.data.judged import sample_judged
 from reference_impl.implementations import load_functions
@@ -34,6 +34,7 @@ from reference_impl.loops.evaluate import EVAL_SEED, evaluate, held_out_prompts,
 from reference_impl.loops.rejection import about_chosen, example, sample_table
 from reference_impl.models import load_model
 from reference_impl.runs.figures import pyplot, show
+from reference_impl.settings import RejectionSettings
 from reference_impl.tasks import get_task
 
 IMPL = "solution"  # whose functions are shown: student, solution, reference, or a member's folder ("../kims-fork")

@@ -7,8 +7,8 @@ uv run python weeks/10/train.py --experiment best-of-n     # its KL by the formu
 uv run python weeks/10/train.py --experiment pool          # annotators who disagree: strengths, cycles, kappa
 """
 
-from reference_impl.config import RejectionSettings
 from reference_impl.launch import Launcher, main
+from reference_impl.settings import RejectionSettings
 
 
 def train(functions, algorithm, settings, run):

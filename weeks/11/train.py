@@ -8,8 +8,8 @@ uv run python weeks/11/train.py --experiment kl-penalty
 uv run python weeks/11/train.py --experiment teachers          # four ways to learn, five seeds each
 """
 
-from reference_impl.config import ResearchSettings
 from reference_impl.launch import Launcher, main
+from reference_impl.settings import ResearchSettings
 
 
 def train(functions, algorithm, settings, run):
