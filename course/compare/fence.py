@@ -7,23 +7,24 @@ the sandbox, which no signal from inside ends, and is closed to tracing (shield.
 sandbox is looked through: if a process or a file is left behind, it is thrown away and a new one started.
 """
 
+import functools
 import sys
 from pathlib import Path
 
 from graders import sandbox
 from graders.candidate import Candidate, CannotStart, shared_zygote
-from graders.exercises import Week
+from graders.exercises import load_week
 from graders.submission import Submission
 
 SHIELD = Path(__file__).with_name("shield.py")
 LOOK = """
 import os
 
-def left_behind():
+def inside():
     mine = ("1", str(os.getpid()))
     processes = [name for name in os.listdir("/proc") if name.isdigit() and name not in mine]
-    files = [name for folder in ("/tmp", "/dev/shm") if os.path.isdir(folder) for name in os.listdir(folder)]
-    return len(processes) + len(files)
+    folders = [folder for folder in ("/tmp", "/dev", "/dev/shm") if os.path.isdir(folder)]
+    return processes + sorted(name for folder in folders for name in os.listdir(folder))
 """
 
 
@@ -37,13 +38,25 @@ def wrap() -> list[str]:
     return [*words[:at], *fence, *words[at:], sys.executable, "-I", str(SHIELD)]
 
 
-def as_new(week: Week, words: list[str]) -> None:
-    """After a submission: keep the sandbox if nothing is left behind in it, else throw it away."""
-    looker = Candidate(Submission(week, Path("look.py"), LOOK, impl="look", trusted=True), words)
+@functools.cache
+def at_first(words: tuple[str, ...]) -> list[str] | None:
+    """What is inside a new sandbox; call it before the first submission."""
+    return look(list(words))
+
+
+def look(words: list[str]) -> list[str] | None:
+    """Processes and files inside; None when the sandbox does not answer."""
+    looker = Candidate(Submission(load_week("01"), Path("look.py"), LOOK, impl="look", trusted=True), words)
     try:
-        found = looker.call("left_behind", []).value
+        found = looker.call("inside", []).value
         looker.stop()
     except (CannotStart, OSError):
-        found = None
-    if found != 0:
+        return None
+    return found
+
+
+def as_new(words: list[str]) -> None:
+    """After a submission: keep the sandbox if nothing is left behind in it, else throw it away."""
+    found = look(words)
+    if found is None or found != at_first(tuple(words)):
         shared_zygote(words).close()
