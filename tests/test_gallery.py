@@ -44,6 +44,12 @@ def test_the_figure_stands_in_the_lesson_and_is_small(week):
     assert "](gallery.png)" in (week_folder(week) / "README.md").read_text(encoding="utf-8")
 
 
+def test_a_redraw_takes_the_words_of_the_list_and_leaves_every_number():
+    listed, page = gallery.read_gallery("05"), gallery.read_published("05")
+    old = page | {"bugs": [bug | {"look": "what was said before"} for bug in page["bugs"]]}
+    assert gallery.reworded(old, listed) == page != old
+
+
 def command(*args: str) -> subprocess.CompletedProcess:
     return subprocess.run(
         [sys.executable, "-m", "course.cli", "gallery", *args], cwd=ROOT, capture_output=True, text=True, check=False
