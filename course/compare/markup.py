@@ -18,7 +18,8 @@ def grid(caption: str, table: dict[str, Any], rows: list[str], first: str = "") 
     heads = "".join(
         f'<th scope="col" class="f{i}">{dot(i)}{esc(fork["name"])}</th>' for i, fork in enumerate(table["forks"])
     )
+    size = "grid many" if len(table["forks"]) > 6 else "grid"
     return (
-        f'<div class="wide"><table class="grid"><caption>{esc(caption)}</caption><thead><tr><th scope="col">'
+        f'<div class="wide"><table class="{size}"><caption>{esc(caption)}</caption><thead><tr><th scope="col">'
         f"{esc(first)}</th>{heads}</tr></thead><tbody>{''.join(rows)}</tbody></table></div>"
     )

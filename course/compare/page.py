@@ -31,8 +31,8 @@ SHELL = Template(
 <a class="skip" href="#overview">Skip to the results</a>
 <header class="bar">
 <h1>$title</h1>
-<div class="tools">$filters
-<button type="button" id="theme" aria-pressed="false">Dark</button></div>
+$filters
+<button type="button" id="theme" aria-pressed="false">Dark</button>
 </header>
 <main>
 $body
@@ -107,7 +107,7 @@ def filters(forks: list[str], weeks: list[str]) -> str:
         for i, name in enumerate(forks)
     )
     choice = f'<label>Show <select id="week"><option value="">all weeks</option>{options}</select></label>'
-    return f"{choice if len(weeks) > 1 else ''}<fieldset><legend>Forks</legend>{boxes}</fieldset>"
+    return f"<fieldset><legend>Forks</legend>{boxes}</fieldset>{choice if len(weeks) > 1 else ''}"
 
 
 # --- the sections -----------------------------------------------------------------------------------------------------
@@ -120,7 +120,9 @@ def overview(table: dict[str, Any]) -> str:
     rows = []
     for week in table["weeks"]:
         cells = "".join(week_cell(i, fork["weeks"][week["week"]]) for i, fork in enumerate(table["forks"]))
-        link = f'<a href="#w{week["week"]}">{week["week"]}</a> {esc(week["title"])}'
+        possible = sum(function["points"] for function in week["functions"])
+        name = f'{esc(week["title"])} <span class="small">{possible} p</span>'
+        link = f'<a href="#w{week["week"]}">{week["week"]}</a> {name}'
         rows.append(f'<tr data-week="{week["week"]}"><th scope="row">{link}</th>{cells}</tr>')
     versions = [
         f"{fork['name']} {' at '.join(filter(None, (fork['place'], fork['version'])))}"
@@ -141,4 +143,4 @@ def week_cell(number: int, week: dict[str, Any]) -> str:
     if not week["exercises"]:
         return f'<td class="f{number} none"><span title="{esc(week["note"])}">—</span></td>'
     kind, mark = ("right", "✓") if week["green"] else ("wrong", "✗")
-    return f'<td class="f{number} {kind}">{mark} {week["points"]}/{week["points_possible"]} ★{week["stars"]}</td>'
+    return f'<td class="f{number} {kind}">{mark} {week["points"]} ★{week["stars"]}</td>'

@@ -9,10 +9,13 @@ from rich.table import Table
 
 def show(table: dict[str, Any], console: Console) -> None:
     """One row a week, one column a fork."""
-    grid = Table("week", *(escape(fork["name"]) for fork in table["forks"]), box=None, pad_edge=False)
+    grid = Table("week", box=None, pad_edge=False)
+    for fork in table["forks"]:
+        grid.add_column(escape(fork["name"]), overflow="fold", min_width=6)
     for week in table["weeks"]:
         grid.add_row(week["week"], *(cell(fork["weeks"][week["week"]]) for fork in table["forks"]))
     console.print(grid)
+    console.print("✓ all required functions right; points; ★ functions that survive the edge cases too\n", style="dim")
     for week in table["weeks"]:
         for mistake in week["mistakes"]:
             who = ", ".join(mistake["forks"])
@@ -28,7 +31,7 @@ def cell(week: dict[str, Any]) -> str:
     if not week["exercises"]:
         return "—"
     mark = "[green]✓[/]" if week["green"] else "[red]✗[/]"
-    return f"{mark} {week['points']}/{week['points_possible']} ★{week['stars']}"
+    return f"{mark}{week['points']}★{week['stars']}"
 
 
 def notes(table: dict[str, Any]) -> list[str]:
