@@ -316,7 +316,8 @@ def test_without_a_sandbox_foreign_code_needs_trust(tmp_path):
     fork(tmp_path / "one", SOLUTION)
     (tmp_path / "bin").mkdir()
     done = compare("one=one", "--weeks", "05", cwd=tmp_path, PATH=str(tmp_path / "bin"))
-    assert done.returncode == 2 and "bubblewrap" in done.stderr and "--trust" in done.stderr
+    assert done.returncode == 2 and "bubblewrap" in done.stderr
+    assert "--trust" in done.stderr and "rlhf doctor" in done.stderr
 
 
 def test_trusted_masked_and_from_a_file(tmp_path):

@@ -116,7 +116,7 @@ def sandbox(forks: list, trust: bool) -> list[str] | None:
     except NoSandbox as problem:
         if all(fork.folder is None or fork.folder.is_relative_to(ROOT) for fork in forks):
             return None
-        raise UserError(str(problem)) from None
+        raise UserError(f"{problem}. `rlhf doctor` tells how to get it") from None
 
 
 def graded(forks: list, weeks: list[str], wrap, cores: int) -> dict[tuple[str, str], dict[str, Any]]:

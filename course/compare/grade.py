@@ -6,6 +6,7 @@ writes for a week (graders/scores.py), with the seconds of the functions added.
 
 import gc
 import multiprocessing
+import signal
 import time
 import warnings
 from collections.abc import Iterator
@@ -67,7 +68,9 @@ def run_jobs(jobs: list[Job], wrap, cores: int, alone: bool) -> Iterator[tuple[J
                         yield futures[future], future.result()
                     except BrokenProcessPool:
                         continue
-            except BaseException:
+            except BaseException:  # Ctrl-C, above all
+                for process in multiprocessing.active_children():
+                    process.kill()
                 pool.shutdown(wait=False, cancel_futures=True)
                 raise
 
@@ -76,6 +79,7 @@ def prepare(wrap: list[str] | None) -> None:
     """In each grading process: start its sandbox, which imports torch while the first checks are drawn."""
     from graders.candidate import shared_zygote
 
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C ends the command, which ends these processes
     gc.disable()  # a collection looks through all of torch, and these processes end soon
     warnings.simplefilter("ignore")  # of wrong versions that the diagnosis tries
     shared_zygote(wrap)
