@@ -172,7 +172,7 @@ def grade(submission: Submission, tapes: list, expected: list, wrap: list[str] |
     if any(failure.suspects for failure in failures):
         settle(grading, failures)
     grading.candidate.stop()
-    if wrap is not None:
+    if wrap is not None and grading.candidate.pid is not None:  # it ran
         as_new(wrap)
     score.seconds = time.monotonic() - start
     return score, {name: median(took) for name, took in speed.items() if took and score[name].green}
