@@ -34,7 +34,7 @@ class CompareCommand:
     trust: bool = False
     """Run the forks' code without a sandbox."""
     train: bool = False
-    """Train with each fork's functions first, all with the same seeds."""
+    """Train with each fork's functions first, all with the same seeds; the runs lie beside the HTML file."""
     algorithms: Annotated[str, value("NAMES")] = ""
     """What to train, for example rloo,grpo (default: what `rlhf demo` trains in these weeks)."""
     seeds: Annotated[str, value("SEEDS")] = "0"

@@ -48,7 +48,7 @@ def train_all(forks: list[Fork], weeks: list[str], command, wrap: list[str] | No
     if not wanted:
         raise UserError(f"--algorithms {command.algorithms}: weeks {', '.join(weeks)} train none of them")
     todo = [Training(f, week, name, seed) for week, name in wanted for seed in seeds for f in forks if f.folder]
-    runs_dir = ROOT / "runs" / f"compare-{datetime.now():%Y%m%d-%H%M%S}"
+    runs_dir = command.out.resolve().parent / f"compare-{datetime.now():%Y%m%d-%H%M%S}"
     with tempfile.TemporaryDirectory() as scratch:
         for fork in forks:
             if fork.folder:
