@@ -51,7 +51,7 @@ def sandbox() -> Finding:
     try:
         wrap()
     except NoSandbox:
-        remedy = "Your own file needs none. Other people's files: install bubblewrap, or --trust their author."
+        remedy = "Your own file needs none. For other people's: `sudo apt install bubblewrap` (Linux), or --trust them."
         return Finding("sandbox", FALLS_BACK, "bubblewrap is not installed or does not work here", remedy)
     return Finding("sandbox", OK, "bubblewrap works: other people's submissions run without network and files")
 

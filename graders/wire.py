@@ -125,10 +125,16 @@ def _decode_tensor(spec, payload: bytes) -> torch.Tensor:
     raw = bytearray(payload[spec["at"] : spec["at"] + spec["n"]])  # a copy: tensors must not share memory
     if len(raw) != spec["n"]:
         raise Garbled("a tensor is longer than the payload")
+    if not raw and 0 not in shape:
+        raise Garbled("a tensor without the bytes that its shape needs")
     tensor = torch.frombuffer(raw, dtype=dtype).reshape(shape) if raw else torch.empty(shape, dtype=dtype)
     if "stride" not in spec:
         return tensor
-    return torch.empty_strided(shape, tuple(spec["stride"]), dtype=dtype).copy_(tensor)
+    stride = tuple(spec["stride"])
+    reach = 1 + sum((size - 1) * step for size, step in zip(shape, stride, strict=True))
+    if reach * dtype.itemsize > MAX_FRAME:
+        raise Garbled("a tensor whose strides reach further than a frame")
+    return torch.empty_strided(shape, stride, dtype=dtype).copy_(tensor)
 
 
 def pack(header) -> bytes:

@@ -223,9 +223,13 @@ def test_a_frame_that_is_no_frame_is_garbled_and_nothing_is_unpickled():
         b"\x80\x04.",
         b"[1, 2]",
         b'{"value": {"t": "tensor", "dtype": "float32", "shape": [9], "at": 0, "n": 36}}',
+        b'{"value": {"t": "tensor", "dtype": "float32", "shape": [9999999999], "at": 0, "n": 0}}',
     ):
         with pytest.raises(wire.Garbled):
             wire.unpack(head, b"")
+    far = b'{"value": {"t": "tensor", "dtype": "float32", "shape": [2], "stride": [9999999999], "at": 0, "n": 8}}'
+    with pytest.raises(wire.Garbled):
+        wire.unpack(far, bytes(8))
 
 
 # --- through the command line -----------------------------------------------------------------------------------------
