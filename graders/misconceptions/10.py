@@ -798,8 +798,10 @@ def expected_weights_not_normalised(rewards, n):
 def expected_not_sorted(rewards, n):
     _check(n, len(rewards), "n")
     big = len(rewards)
-    w = torch.tensor([math.comb(big - 1 - j, n - 1) / math.comb(big, n) for j in range(big)], dtype=rewards.dtype)
-    return (w * rewards).sum()
+    w = [n / big]
+    for j in range(1, big):
+        w.append(w[-1] * max(0, big - n - j + 1) / (big - j))
+    return (torch.tensor(w, dtype=rewards.dtype) * rewards).sum()
 
 
 @wrong(
