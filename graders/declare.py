@@ -21,7 +21,7 @@ from graders import oracle, paste, rules, verdict
 from graders.session import NO_ANSWER, BrokenCheck, CheckFailed, Exchange, Floor, Stopped, current
 from graders.worker import no_dynamo
 
-MOST_EXAMPLES, FEWEST_EXAMPLES, EXAMPLES_A_WEEK = 15, 6, 400
+MOST_EXAMPLES, FEWEST_EXAMPLES, EXAMPLES_A_WEEK = 15, 5, 320
 hypothesis.settings.register_profile(
     "rlhf-course",
     max_examples=MOST_EXAMPLES,
