@@ -19,20 +19,11 @@ import hypothesis
 
 from graders import oracle, paste, rules, verdict
 from graders.session import NO_ANSWER, BrokenCheck, CheckFailed, Exchange, Floor, Stopped, current
+from graders.trial import load_profile
 from graders.worker import no_dynamo
 
 MOST_EXAMPLES, FEWEST_EXAMPLES, EXAMPLES_A_WEEK = 15, 5, 320
-hypothesis.settings.register_profile(
-    "rlhf-course",
-    max_examples=MOST_EXAMPLES,
-    phases=[hypothesis.Phase.explicit, hypothesis.Phase.generate, hypothesis.Phase.shrink],
-    deadline=None,
-    database=None,
-    print_blob=False,
-    report_multiple_bugs=False,
-    suppress_health_check=list(hypothesis.HealthCheck),
-)
-hypothesis.settings.load_profile("rlhf-course")
+load_profile("rlhf-course", MOST_EXAMPLES)
 
 
 def set_examples(checks: int) -> None:

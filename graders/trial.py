@@ -13,24 +13,29 @@ import torch
 EXAMPLES, EXAMPLES_OF_A_WRONG_ONE = 100, 20
 
 
+def load_profile(name: str, examples: int) -> None:
+    """hypothesis without deadlines, files and advice, which are for developers: for graders and properties alike."""
+    import hypothesis  # a quarter of a second: only who has written a property waits for it
+
+    hypothesis.settings.register_profile(
+        name,
+        max_examples=examples,
+        phases=[hypothesis.Phase.explicit, hypothesis.Phase.generate, hypothesis.Phase.shrink],
+        deadline=None,
+        database=None,
+        print_blob=False,
+        report_multiple_bugs=False,
+        suppress_health_check=list(hypothesis.HealthCheck),
+    )
+    hypothesis.settings.load_profile(name)
+
+
 class Zoo:
     """The versions of a week's functions."""
 
     def __init__(self, reference: list[tuple[str, str, str]], misconceptions: tuple[str, str], functions: list[str]):
         """reference: (module, path, text), each after those that it imports, the week's own last."""
-        import hypothesis  # a quarter of a second: only who has written a property waits for it
-
-        hypothesis.settings.register_profile(
-            "own property",
-            max_examples=EXAMPLES,
-            phases=[hypothesis.Phase.explicit, hypothesis.Phase.generate, hypothesis.Phase.shrink],
-            deadline=None,
-            database=None,
-            print_blob=False,
-            report_multiple_bugs=False,
-            suppress_health_check=list(hypothesis.HealthCheck),
-        )
-        hypothesis.settings.load_profile("own property")
+        load_profile("own property", EXAMPLES)
         before = dict(sys.modules)
         module = _load_reference(reference)
         self.right = {name: getattr(module, name) for name in functions}

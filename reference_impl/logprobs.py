@@ -46,11 +46,11 @@ def hidden_logprobs(model: nn.Module, hidden: Tensor, labels: Tensor, mask: Tens
 
 
 def row_logprobs(logits: Tensor, labels: Tensor, temperature: float) -> Tensor:
-    """z[label] / T - logsumexp(z / T): (n, V), (n,) -> (n,), without a second (n, V) tensor of log-probs."""
+    """z[label] / T - logsumexp(z / T): (..., V), (...) -> (...), without a second (..., V) tensor of log-probs."""
     logits = logits.float()
     if temperature != 1.0:
         logits = logits / temperature
-    return logits.gather(-1, labels[:, None]).squeeze(-1) - logits.logsumexp(-1)
+    return logits.gather(-1, labels[..., None]).squeeze(-1) - logits.logsumexp(-1)
 
 
 def chunked_mean(fn: Callable[..., Tensor], model: nn.Module, *rows: Tensor) -> Tensor:

@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from reference_impl.logprobs import large_vocabulary, score_large
+from reference_impl.logprobs import large_vocabulary, row_logprobs, score_large
 
 CHUNK_ELEMENTS = 2**24  # logits that `score` works on at a time, which bounds its temporary copies to 64 MB
 
@@ -202,17 +202,10 @@ def score(
     labels = input_ids[:, 1:]
     rows = max(1, CHUNK_ELEMENTS // (logits[0].numel() or 1))
     chunks = [
-        chunk_logprobs(part, label, temperature or 1.0)
+        row_logprobs(part, label, temperature or 1.0)
         for part, label in zip(logits.split(rows), labels.split(rows), strict=True)
     ]
     return F.pad(torch.cat(chunks), (1, 0))
-
-
-def chunk_logprobs(logits: Tensor, labels: Tensor, temperature: float) -> Tensor:
-    logits = logits.float()
-    if temperature != 1.0:
-        logits = logits / temperature
-    return logits.gather(-1, labels[..., None]).squeeze(-1) - logits.logsumexp(-1)
 
 
 def completions(rollout: Rollout, tokenizer) -> list[str]:

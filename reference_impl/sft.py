@@ -76,6 +76,16 @@ def sft_loop(
     are split: each micro-batch's mean is weighted by its share of the tokens. Order: backward, clip, step, schedule,
     zero. An element without a supervised token takes no step and reports 0.0. Batches are on the model's device.
     """
+
+    def batch_loss(model: torch.nn.Module, batch: dict[str, Tensor]) -> Tensor:
+        logits = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits
+        return sft_loss(logits, batch["labels"])
+
+    return token_mean_steps(model, batches, optimizer, batch_loss, max_grad_norm, scheduler)
+
+
+def token_mean_steps(model, batches, optimizer, batch_loss, max_grad_norm, scheduler) -> list[float]:
+    """`sft_loop` for any batch_loss(model, batch) that is a mean over the batch's supervised tokens."""
     model.train()
     optimizer.zero_grad()  # gradients left by somebody else are not part of the first step
     losses = []
@@ -87,8 +97,7 @@ def sft_loop(
             continue
         step_loss = 0.0
         for batch, count in zip(micro_batches, counts, strict=True):
-            logits = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits
-            loss = sft_loss(logits, batch["labels"]) * (count / total)
+            loss = batch_loss(model, batch) * (count / total)
             loss.backward()
             step_loss += loss.item()
         torch.nn.utils.clip_grad_norm_(model.parameters(), max_grad_norm)

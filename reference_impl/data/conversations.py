@@ -7,7 +7,7 @@ A last turn of the user is the prompt's end; everything before belongs to it. HH
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
 from reference_impl.data.pairs import Pair
@@ -37,7 +37,7 @@ class Dropped:
 
 
 def preference(row: dict) -> tuple[Messages, str, str]:
-    """(conversation before the answer, chosen answer, rejected answer) of a row of pairs. UserError otherwise."""
+    """(conversation before the answer, chosen answer, rejected answer) of a row of pairs. ValueError otherwise."""
     chosen, rejected = row.get("chosen"), row.get("rejected")
     if isinstance(chosen, str) and isinstance(rejected, str):
         if isinstance(row.get("prompt"), str):
@@ -70,6 +70,21 @@ def last_answer(messages) -> tuple[Messages, str]:
     return turns[:-1], turns[-1]["content"]
 
 
+def readable(rows: Iterable[dict], parse: Callable, kind: str, count: int, dropped: Dropped) -> Iterator[tuple]:
+    """What `parse` makes of each row until `count` are kept; rows that it cannot read are counted as dropped."""
+    for row in rows:
+        if dropped.kept >= count:
+            break
+        dropped.read += 1
+        try:
+            found = parse(row)
+        except (ValueError, KeyError, TypeError) as error:
+            check_kind(row, kind)
+            dropped.drop(str(error) if isinstance(error, ValueError) else "without messages")
+            continue
+        yield found
+
+
 def read_pairs(rows: Iterable[dict], tokenizer, max_length: int, count: int) -> tuple[list[Pair], list[Pair], Dropped]:
     """Up to `count` pairs for training and those held out, each with at most `max_length` tokens, and what was dropped.
 
@@ -77,16 +92,7 @@ def read_pairs(rows: Iterable[dict], tokenizer, max_length: int, count: int) -> 
     leaves less than a quarter of the room to its answers is dropped, too. A prompt's text decides which side it is on.
     """
     training, held_out, dropped = [], [], Dropped()
-    for row in rows:
-        if dropped.kept >= count:
-            break
-        dropped.read += 1
-        try:
-            messages, *answers = preference(row)
-        except (ValueError, KeyError, TypeError) as error:
-            check_kind(row, "pairs")
-            dropped.drop(str(error) if isinstance(error, ValueError) else "without messages")
-            continue
+    for messages, *answers in readable(rows, preference, "pairs", count, dropped):
         prompt = tokenizer.encode_prompt(Conversation(messages))
         room = max_length - len(prompt)
         chosen, rejected = (answer_ids(answer, tokenizer, room) for answer in answers)
@@ -110,16 +116,7 @@ def read_instructions(
 ) -> tuple[list[dict], list[dict], Dropped]:
     """Up to `count` training examples by the week's `build_example`, those held out, and what was dropped."""
     training, held_out, dropped = [], [], Dropped()
-    for row in rows:
-        if dropped.kept >= count:
-            break
-        dropped.read += 1
-        try:
-            messages, answer = instruction(row)
-        except (ValueError, KeyError, TypeError) as error:
-            check_kind(row, "instructions")
-            dropped.drop(str(error) if isinstance(error, ValueError) else "without messages")
-            continue
+    for messages, answer in readable(rows, instruction, "instructions", count, dropped):
         prompt = tokenizer.encode_prompt(Conversation(messages))
         if len(prompt) >= max_length:
             dropped.drop(f"with a prompt of {max_length} tokens or more")

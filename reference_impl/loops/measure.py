@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from reference_impl.data.judged import Judged, all_pairs, sample_judged
 from reference_impl.errors import UserError
 from reference_impl.loops.evaluate import EVAL_SEED, held_out_prompts, rollout, verifier_rewards
-from reference_impl.loops.ranking import auc, brier, calibration_error, mean_and_error
+from reference_impl.loops.ranking import auc, brier, calibration_error, mean_and_error, wins
 from reference_impl.reasoning import pass_at_k
 from reference_impl.rewards import RewardModel
 from reference_impl.sampling import score
@@ -104,7 +104,7 @@ def measure_reward(
 def pair_numbers(scores: Tensor, pairs: Tensor, data: Judged) -> dict[str, Number]:
     """Pair accuracy, a tie counting one half, and calibration."""
     difference = scores[pairs[:, 0]] - scores[pairs[:, 1]]
-    hits = (difference > 0).float() + 0.5 * (difference == 0).float()
+    hits = wins(difference)
     prompt = pairs[:, 0] // data.group
     of_prompts = torch.stack([hits[prompt == number].mean() for number in prompt.unique()])
     probability = torch.sigmoid(torch.cat([difference, -difference]))

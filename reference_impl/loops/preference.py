@@ -17,6 +17,7 @@ from reference_impl.logprobs import large_vocabulary
 from reference_impl.loops.evaluate import HeldOut
 from reference_impl.loops.preference_updates import Update, large_pair_logps
 from reference_impl.loops.public_data import learns_from_data, public_pairs
+from reference_impl.loops.ranking import wins
 from reference_impl.runs.run import Run
 from reference_impl.settings import PreferenceSettings
 
@@ -130,6 +131,6 @@ def pair_metrics(logps, reference_logps, pairs: dict[str, Tensor]) -> dict[str, 
         "chosen_logps": chosen.mean().item(),
         "rejected_logps": rejected.mean().item(),
         "eval_margin": delta.mean().item(),
-        "eval_accuracy": ((delta > 0).float() + 0.5 * (delta == 0).float()).mean().item(),
+        "eval_accuracy": wins(delta).mean().item(),
         "eval_average_gap": (chosen_avg - rejected_avg).mean().item(),
     }

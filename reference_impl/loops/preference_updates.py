@@ -15,6 +15,7 @@ from reference_impl.data.pairs import Pair, collate_answers, collate_pairs
 from reference_impl.errors import UserError
 from reference_impl.logprobs import large_vocabulary
 from reference_impl.loops.accumulate import backward, scorer
+from reference_impl.loops.ranking import wins
 from reference_impl.sampling import score
 from reference_impl.settings import PreferenceSettings, ReferenceFreeSettings
 
@@ -70,7 +71,7 @@ def large_pair_update(loss_for, tokenizer, settings: PreferenceSettings) -> Upda
         delta = (chosen - ref_logps[0]) - (rejected - ref_logps[1])
         metrics = {
             "loss": loss.item(),
-            "accuracy": ((delta > 0).float() + 0.5 * (delta == 0).float()).mean().item(),
+            "accuracy": wins(delta).mean().item(),
             "margin": delta.mean().item(),
             "grad_norm": grad_norm.item(),
         }

@@ -4,6 +4,11 @@ import torch
 from torch import Tensor
 
 
+def wins(difference: Tensor) -> Tensor:
+    """1 where the better one is ahead, 0 where it is behind, 1/2 where they tie: the same shape."""
+    return (difference > 0).float() + 0.5 * (difference == 0).float()
+
+
 def auc(scores: Tensor, correct: Tensor) -> float:
     """Chance that a random right completion scores above a random wrong one; a tie counts one half.
 

@@ -4,17 +4,16 @@
 150,000 tokens the logits are more than the rest of the step together. The mean over supervised tokens is a sum over
 chunks of them, each weighted by its share, which is also why gradient accumulation works. So the week's own `sft_loss`
 is called on the logits of a chunk of completion tokens at a time, (1, n + 1, V), and `sft_loop`, which would ask for
-all of them at once, is replaced by `large_sft_loop`.
+all of them at once, is replaced by the loop under reference_impl's, `token_mean_steps`.
 """
 
 from collections.abc import Callable
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from reference_impl.logprobs import chunked_mean, hidden_states, large_vocabulary
-from reference_impl.sft import IGNORE
+from reference_impl.sft import IGNORE, token_mean_steps
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 
@@ -22,7 +21,11 @@ Loss = Callable[[Tensor, Tensor], Tensor]
 def sft_steps(model: nn.Module, batches, optimizer, max_grad_norm: float, schedule, functions) -> list[float]:
     """One optimizer step per element of `batches`, each a list of micro-batches; the loss of every step."""
     if large_vocabulary(model):
-        return large_sft_loop(model, batches, optimizer, max_grad_norm, schedule, functions.sft_loss)
+
+        def loss_of(model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
+            return large_sft_loss(model, batch, functions.sft_loss)
+
+        return token_mean_steps(model, batches, optimizer, loss_of, max_grad_norm, schedule)
     return functions.sft_loop(model, batches, optimizer, max_grad_norm, schedule)
 
 
@@ -48,27 +51,3 @@ def large_sft_loss(model: nn.Module, batch: dict[str, Tensor], sft_loss: Loss) -
         return sft_loss(logits[None], F.pad(labels, (1, 0), value=IGNORE)[None])
 
     return chunked_mean(of_chunk, model, hidden[supervised], targets[supervised])
-
-
-def large_sft_loop(model: nn.Module, batches, optimizer, max_grad_norm: float, schedule, sft_loss: Loss) -> list[float]:
-    """As week 02's `sft_loop`, step by step, with `large_sft_loss`."""
-    model.train()
-    optimizer.zero_grad()
-    losses = []
-    for micro_batches in batches:
-        counts = [int((batch["labels"][:, 1:] != IGNORE).sum()) for batch in micro_batches]
-        total, step_loss = sum(counts), 0.0
-        if total == 0:
-            losses.append(0.0)
-            continue
-        for batch, count in zip(micro_batches, counts, strict=True):
-            loss = large_sft_loss(model, batch, sft_loss) * (count / total)
-            loss.backward()
-            step_loss += loss.item()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), max_grad_norm)
-        optimizer.step()
-        if schedule is not None:
-            schedule.step()
-        optimizer.zero_grad()
-        losses.append(step_loss)
-    return losses
