@@ -40,8 +40,10 @@ class Reference:
     """For example 0-4, or 0,3,7."""
     algorithms: Annotated[tuple[str, ...], value("NAME ...")] = ()
     """Which of the week's algorithms; all by default."""
-    name: Annotated[str, value("NAME")] = "curves"
-    """Name of the CSV file."""
+    scale: Annotated[str, value("SCALE")] = "nano"
+    """nano, smol or full."""
+    name: Annotated[str | None, value("NAME")] = None
+    """Name of the CSV file; by default curves, at another scale than nano the scale."""
     set: Annotated[tuple[str, ...], value("KEY=VALUE ...")] = ()
     """Settings, as for a launcher."""
     runs_dir: Annotated[Path, value("FOLDER")] = ROOT / "runs" / "reference"
@@ -68,12 +70,18 @@ def produce(reference: Reference) -> Path:
     for name in algorithms:
         for seed in seeds:
             options = Options(
-                algorithm=name, seed=seed, impl="reference", set=reference.set, runs_dir=reference.runs_dir
+                algorithm=name,
+                scale=reference.scale,
+                seed=seed,
+                impl="reference",
+                set=reference.set,
+                runs_dir=reference.runs_dir,
             )
             runs.append(launch(launcher, options))
     folder = week_folder(week) / "reference_curves"
     folder.mkdir(exist_ok=True)
-    target = folder / f"{reference.name}.csv"
+    default = "curves" if reference.scale == "nano" else reference.scale
+    target = folder / f"{reference.name or default}.csv"
     write_text(target, curves_csv([Path(run["path"]) for run in runs]))
     about = {"command": command(reference), "seeds": seeds, "settings": {}, "results": {}, "seconds": {}, **machine()}
     for name in algorithms:
@@ -137,7 +145,8 @@ def spread(results: list[dict[str, float]]) -> dict[str, dict[str, float]]:
 def command(reference: Reference) -> str:
     """The command line that makes the file, wherever the runs are kept."""
     words = ["python", "-m", "reference_impl.runs.reference", "--week", reference.week, "--seeds", reference.seeds]
-    words += ["--name", reference.name] if reference.name != "curves" else []
+    words += ["--scale", reference.scale] if reference.scale != "nano" else []
+    words += ["--name", reference.name] if reference.name else []
     words += ["--algorithms", *reference.algorithms] if reference.algorithms else []
     words += ["--set", *reference.set] if reference.set else []
     return shlex.join(words)
