@@ -1,6 +1,6 @@
 """`rlhf watch 05`: the verdict on your file, a moment after each save.
 
-A process with everything imported stands by (graders/warm.py). The files are looked at fifty times a second: that
+A process with everything imported stands by (graders/warm.py). The files are looked at a hundred times a second: that
 costs next to nothing, and works where file events do not, on network drives and in containers.
 """
 
@@ -21,7 +21,7 @@ from graders.warm import Warm, WarmDied
 from reference_impl.errors import UserError
 from reference_impl.launch import clean_exit
 
-TICK = 0.02
+TICK = 0.01
 KEYS = "h hint   n next week   l list   s solution   q quit"
 
 
