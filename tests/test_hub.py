@@ -7,8 +7,10 @@ import pytest
 import torch
 
 from reference_impl import precheck
+from reference_impl.config import week_config
 from reference_impl.errors import UserError
 from reference_impl.launch import find_launcher, launch
+from reference_impl.loops import smol_sft
 from reference_impl.models import HeadedLM, hardware, load_model, save_model
 from reference_impl.models import smol as smol_module
 from reference_impl.models.chat import ChatTokenizer
@@ -313,6 +315,25 @@ def test_every_launcher_runs_at_scale_smol(week, algorithm, settings, qwen, tmp_
     config = json.loads((path / "checkpoint" / "config.json").read_text())
     assert config["vocab_size"] == VOCABULARY
     load_model(path)
+
+
+def test_smol_sft_is_what_week_02_ends_with(qwen, tmp_path):
+    options = Options(
+        scale="smol",
+        algorithm="sft",
+        impl="reference",
+        policy=qwen,
+        steps=3,
+        set=(*SMALL, f"demonstrations={3 * smol_sft.BATCH}", "precision=float32"),
+        runs_dir=tmp_path,
+    )
+    run, _ = load_model(launch(find_launcher("02"), options)["path"])
+    model, tokenizer = load_model(qwen)
+    smol_sft.fine_tune(model, tokenizer, steps=3)
+    torch.testing.assert_close(model.state_dict(), run.state_dict(), rtol=0, atol=1e-6)
+    declared = week_config("02")["scales"]["smol"]
+    names = ("steps", "batch_size", "lr", "warmup_steps")
+    assert [declared[name] for name in names] == [smol_sft.STEPS, smol_sft.BATCH, smol_sft.LR, smol_sft.WARMUP]
 
 
 def test_solve_reads_the_problem_and_not_its_conversation():
