@@ -1,0 +1,507 @@
+"""Training steps against TRL's trainers: `python benchmarks/training.py`. Prints ratios, measured in one run.
+
+SFT, DPO, a Bradley-Terry reward model and GRPO, each by our training loop and by TRL's trainer: the same weights, data,
+order of the data, optimizer (fused AdamW), clipping and threads, in float32. Both loops run whole, but without
+evaluations, logs and files; the clock runs from the end of the warm-up steps to the end of the last. The two alternate,
+and each ratio is the median over the repetitions. A GRPO step is a rollout with all its updates, 4 as in week 06.
+
+That both compute the same thing is printed, too: the loss of the first and of the last step, of which the last knows
+all gradients before it; of GRPO, whose samples differ, loss and gradient norm of one step on the same completions.
+
+--model nano is the base checkpoint: NanoLM for us, the same weights in Qwen3ForCausalLM for TRL. With --model small
+both train one random Qwen3 of transformers (4 layers, a vocabulary of 32,000), so that the loops alone differ.
+TRL gets its fastest settings that change no number: the faster attention of its two (eager at this size), no
+checkpointing, no bfloat16, no NaN filter. Padding-free batches need flash attention. DPO's reference is asked in every
+step by both.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import os
+import statistics
+import sys
+import tempfile
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from types import SimpleNamespace
+
+import torch
+from rich.console import Console
+from rich.table import Table
+from torch.optim import AdamW
+from torch.optim.lr_scheduler import LambdaLR
+
+from reference_impl.algorithms import ALGORITHMS
+from reference_impl.config import resolve
+from reference_impl.data.judged import sample_judged, some_pairs
+from reference_impl.data.order import batch_indices
+from reference_impl.data.pairs import sample_pairs, split_pairs, write_pairs
+from reference_impl.implementations import load_functions
+from reference_impl.loops.batch import group_advantages, make_batch
+from reference_impl.loops.evaluate import rollout
+from reference_impl.loops.preference import train_preferences
+from reference_impl.loops.preference_updates import pair_update
+from reference_impl.loops.reward import Learner
+from reference_impl.loops.rl import train_rl
+from reference_impl.loops.sft import make_examples, relative_lr, train_sft
+from reference_impl.loops.update import update
+from reference_impl.models import BASE, load_model
+from reference_impl.models.tokenizer import CHARACTERS, SPECIAL
+from reference_impl.rewards import reward_function
+from reference_impl.settings import PPOSettings, PreferenceSettings, RewardSettings, SFTSettings
+from reference_impl.tasks import get_task
+
+LIMITS = {"SFT": 1.5, "DPO": 1.5, "RM": 1.5, "GRPO": 3.0}  # of the ratio, at nano scale
+PROMPTS = 512  # whose samples are the pairs
+AGREE = 1e-4  # of two losses
+TRL_FLAGS = {
+    "use_cpu": True,
+    "bf16": False,
+    "gradient_checkpointing": False,
+    "optim": "adamw_torch_fused",
+    "report_to": "none",
+    "logging_strategy": "no",
+    "save_strategy": "no",
+    "disable_tqdm": True,
+    "dataloader_pin_memory": False,
+    "logging_nan_inf_filter": False,
+    "train_sampling_strategy": "sequential",
+}
+
+
+@dataclass
+class Laps:
+    """What a loop did: wall and CPU seconds of the timed steps, their tokens, and the losses of all steps."""
+
+    tokens: int = 0
+    wall: float = 0.0
+    cpu: float = 0.0
+    losses: list[float] = field(default_factory=list)
+    norms: list[float] = field(default_factory=list)  # of the gradients, where they are logged
+
+    def start(self) -> None:
+        self.wall, self.cpu = -time.perf_counter(), -time.process_time()
+
+    def stop(self) -> None:
+        self.wall, self.cpu = self.wall + time.perf_counter(), self.cpu + time.process_time()
+
+
+class Stopwatch:
+    """Takes the place of our loops' run folder: it writes nothing, and times the steps after the warm-up."""
+
+    resumed = True  # so that the pairs that lie in `path` are read, not sampled
+
+    def __init__(self, bench: Bench, tokens: int = 0) -> None:
+        self.path, self.warmup, self.laps, self.lengths = bench.folder, bench.warmup, Laps(tokens), []
+
+    def restore(self, model, **parts) -> int:
+        return 0
+
+    def steps(self, start: int, total: int, label: str) -> Iterator[SimpleNamespace]:
+        for step in range(1, total + 1):
+            if step == self.warmup + 1:
+                self.laps.start()
+            yield SimpleNamespace(step=step, note=lambda text: None)
+        self.laps.stop()
+
+    def log(self, step: int, **metrics: float) -> None:
+        if "loss" in metrics:
+            self.laps.losses.append(metrics["loss"])
+        if "response_length" in metrics:
+            self.lengths.append(metrics["response_length"])
+
+    def save(self, *args, **parts) -> None:
+        pass
+
+    write = save
+
+
+class Bench:
+    """What both sides share: weights, data, lengths of the runs."""
+
+    def __init__(self, model: str, folder: Path, warmup: int, steps: int) -> None:
+        from transformers import AutoModelForCausalLM, Qwen3Config
+
+        base, self.tokenizer = load_model("base")
+        if model == "nano":
+            self.policy, qwen = base, AutoModelForCausalLM.from_pretrained(BASE, dtype=torch.float32)
+        else:
+            torch.manual_seed(0)
+            sizes = {"vocab_size": 32_000, "hidden_size": 256, "intermediate_size": 768, "head_dim": 64}
+            layers = {"num_hidden_layers": 4, "num_attention_heads": 4, "num_key_value_heads": 4}
+            special = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2, "tie_word_embeddings": True}
+            self.policy = qwen = AutoModelForCausalLM.from_config(Qwen3Config(**sizes, **layers, **special))
+        self.their_policy = copy.deepcopy(qwen)
+        self.their_policy.set_attn_implementation("eager")
+        self.their_tokenizer = fast_tokenizer()
+        self.task, self.folder, self.warmup, self.timed = get_task(), folder, warmup, steps
+        self.samples = sample_judged(base, self.tokenizer, self.task, self.task.prompts("reward", PROMPTS), 8, 28, 0)
+        sums = self.task.prompts("pref", PROMPTS)
+        pairs = sample_pairs(base, self.tokenizer, self.task, sums, 8, 2, 28, 0)
+        # TRL ends every answer with eos
+        self.pairs = [pair for pair in pairs if pair.chosen[-1] == pair.rejected[-1] == self.tokenizer.eos_token_id]
+        write_pairs(folder / "pairs.jsonl", self.pairs)
+
+    def settings(self, week: str, algorithm: str, schema, **overrides):
+        """The week's settings at nano scale, for a short run without evaluations."""
+        overrides |= {"steps": self.warmup + self.timed, "eval_every": 10**9, "checkpoint_every": 1}
+        overrides |= {"eval_prompts": 1, "final_eval_prompts": 1}
+        return resolve(schema, week, algorithm=algorithm, scale="nano", overrides=overrides)
+
+    def in_order(self, data: list, settings) -> list:
+        """`data` in the order in which our loops read it; one batch more, since TRL fetches ahead."""
+        steps = range(settings.steps + 1)
+        return [data[i] for step in steps for i in batch_indices(step, len(data), settings.batch_size, settings.seed)]
+
+    def tokens(self, rows: list[dict], settings) -> int:
+        """Tokens of the timed steps: those of all lists in `rows` whose name ends in ids."""
+        timed = rows[self.warmup * settings.batch_size : settings.steps * settings.batch_size]
+        return sum(len(ids) for row in timed for name, ids in row.items() if name.endswith("ids"))
+
+    def optimizer(self, model: torch.nn.Module, settings) -> AdamW:
+        """That of our loops, for TRL."""
+        return AdamW(model.parameters(), settings.lr, settings.betas, weight_decay=settings.weight_decay, fused=True)
+
+
+def fast_tokenizer():
+    """CharTokenizer for transformers: the same ids."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    ids = {token: index for index, token in enumerate([*SPECIAL, *CHARACTERS])}
+    tokenizer = Tokenizer(models.WordLevel(ids, unk_token="<pad>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Split("", "isolated")
+    tokenizer.decoder = decoders.Fuse()
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="<pad>", bos_token="<bos>", eos_token="<eos>")
+
+
+def run_trl(kind: str, bench: Bench, settings, model, rows, tokens=0, schedule=None, updates=1, parts=None, **options):
+    """Laps of TRL's SFT, DPO, Reward or GRPO trainer; one of our steps is `updates` of its steps.
+
+    `parts` are arguments of the trainer, `options` of its config; schedule(step) is the factor of the learning rate.
+    """
+    import trl
+    from datasets import Dataset
+    from transformers import PrinterCallback, TrainerCallback
+
+    laps = Laps(tokens)
+
+    class Clock(TrainerCallback):
+        def on_step_end(self, args, state, control, **kwargs):
+            if state.global_step == bench.warmup * updates:
+                laps.start()
+            elif state.global_step == settings.steps * updates:
+                laps.stop()
+
+    class Trainer(getattr(trl, f"{kind}Trainer")):
+        def compute_loss(self, *args, **kwargs):
+            loss = super().compute_loss(*args, **kwargs)
+            laps.losses.append(loss.detach())
+            return loss
+
+    optimizer = bench.optimizer(model, settings)
+    schedule = schedule or (lambda step: 1 - step / settings.steps)
+    config = getattr(trl, f"{kind}Config")(
+        output_dir=str(bench.folder),
+        max_steps=settings.steps * updates,
+        max_grad_norm=settings.max_grad_norm,
+        **{**TRL_FLAGS, **options},
+    )
+    trainer = Trainer(
+        model=model,
+        args=config,
+        train_dataset=Dataset.from_list(rows),
+        processing_class=bench.their_tokenizer,
+        callbacks=[Clock()],
+        optimizers=(optimizer, LambdaLR(optimizer, lambda step: schedule(step // updates))),
+        **(parts or {}),
+    )
+    trainer.remove_callback(PrinterCallback)
+    trainer.train()
+    laps.losses = [float(loss) for loss in laps.losses]
+    laps.norms = [float(row["grad_norm"]) for row in trainer.state.log_history if "grad_norm" in row]
+    return laps
+
+
+Side = Callable[[], Laps]
+
+
+def sft(bench: Bench) -> tuple[Side, Side]:
+    settings = bench.settings("02", "sft", SFTSettings)
+    functions = load_functions("02", "reference")
+    demonstrations = bench.task.demonstrations((settings.steps + 1) * settings.batch_size)
+    examples = make_examples(demonstrations, bench.tokenizer, functions, settings)
+    rows = bench.in_order(examples, settings)
+    tokens = bench.tokens(rows, settings)
+
+    def ours() -> Laps:
+        watch, model = Stopwatch(bench, tokens), copy.deepcopy(bench.policy)
+        train_sft(model, bench.tokenizer, bench.task, functions, settings, watch, examples, lambda model, n: {})
+        return watch.laps
+
+    def theirs() -> Laps:
+        options = {"per_device_train_batch_size": settings.batch_size, "max_length": settings.max_length}
+        schedule, model = lambda step: relative_lr(step, functions, settings), copy.deepcopy(bench.their_policy)
+        return run_trl("SFT", bench, settings, model, rows, tokens, schedule, **options)
+
+    return ours, theirs
+
+
+def dpo(bench: Bench) -> tuple[Side, Side]:
+    settings = bench.settings("08", "dpo", PreferenceSettings, held_out_pairs=1)
+    functions = load_functions("08", "reference")
+    training, _ = split_pairs(bench.pairs, settings.held_out_pairs)
+    ids = [(pair.prompt + pair.chosen, pair.prompt + pair.rejected) for pair in bench.in_order(training, settings)]
+    tokens = bench.tokens([{"chosen_ids": chosen, "rejected_ids": rejected} for chosen, rejected in ids], settings)
+    decode = bench.tokenizer.decode  # TRL takes text alone
+    rows = [
+        {"prompt": decode(pair.prompt), "chosen": decode(pair.chosen), "rejected": decode(pair.rejected)}
+        for pair in bench.in_order(training, settings)
+    ]
+
+    def ours() -> Laps:
+        watch, model = Stopwatch(bench, tokens), copy.deepcopy(bench.policy)
+        step = pair_update(functions, ALGORITHMS["dpo"].build(functions, settings), bench.tokenizer, settings)
+        logps = functions.preference_logps
+        train_preferences(model, bench.policy, bench.tokenizer, bench.task, step, logps, settings, watch)
+        return watch.laps
+
+    def theirs() -> Laps:
+        model = copy.deepcopy(bench.their_policy)
+        parts = {"ref_model": copy.deepcopy(bench.their_policy)}
+        options = {"per_device_train_batch_size": settings.batch_size, "beta": settings.beta}
+        return run_trl("DPO", bench, settings, model, rows, tokens, parts=parts, **options)
+
+    return ours, theirs
+
+
+def reward_model(bench: Bench) -> tuple[Side, Side]:
+    settings = bench.settings("03", "bradley-terry", RewardSettings)
+    objective = ALGORITHMS["bradley-terry"].build(load_functions("03", "reference"), settings)["bt"]
+    samples, pairs = bench.samples, some_pairs(bench.samples, settings.pairs_per_prompt, settings.seed)
+    ids = [row[mask.bool()].tolist() for row, mask in zip(samples.input_ids, samples.attention_mask, strict=True)]
+    ordered = bench.in_order(pairs.tolist(), settings)
+    rows = [{"chosen_ids": ids[chosen], "rejected_ids": ids[rejected]} for chosen, rejected in ordered]
+    tokens = bench.tokens(rows, settings)
+
+    def new_model() -> Learner:
+        torch.manual_seed(0)  # of the head
+        return Learner(objective, bench.policy, settings)
+
+    def ours() -> Laps:
+        watch, learner = Stopwatch(bench, tokens), new_model()
+        for tick in watch.steps(0, settings.steps, "RM"):  # what train_reward_models does in a step
+            chosen = pairs[batch_indices(tick.step - 1, len(pairs), settings.batch_size, settings.seed)]
+            watch.log(tick.step, loss=learner.update(samples, chosen))
+        return watch.laps
+
+    def theirs() -> Laps:
+        from transformers import AutoModelForSequenceClassification
+
+        config = copy.deepcopy(bench.their_policy.config)
+        config.num_labels = 1
+        model = AutoModelForSequenceClassification.from_config(config)
+        model.set_attn_implementation("eager")
+        model.model.load_state_dict(bench.their_policy.model.state_dict())
+        model.score.weight.data.copy_(new_model().model.head.weight.data)
+        options = {"per_device_train_batch_size": settings.batch_size, "max_length": settings.max_length}
+        return run_trl("Reward", bench, settings, model, rows, tokens, **options)
+
+    return ours, theirs
+
+
+class Verifier:
+    """The task's reward for TRL; counts the tokens of each rollout."""
+
+    __name__ = "verifier"
+
+    def __init__(self, bench: Bench, prompts) -> None:
+        self.task, self.eos = bench.task, bench.tokenizer.eos_token_id
+        self.prompts = {prompt.text: prompt for prompt in prompts}
+        self.tokens: list[int] = []  # of the rollouts so far
+
+    def __call__(self, prompts: list[str], completions: list[str], completion_ids, **columns) -> list[float]:
+        self.tokens.append(sum(map(len, completion_ids)))
+        rows = zip(prompts, completions, completion_ids, strict=True)
+        return [self.task.reward(self.prompts[prompt], text, ids[-1] == self.eos) for prompt, text, ids in rows]
+
+
+def grpo_options(settings, **options) -> dict:
+    """GRPOConfig of our settings."""
+    return {
+        "per_device_train_batch_size": settings.prompts_per_step * settings.group // settings.minibatches,
+        "steps_per_generation": settings.minibatches,
+        "num_iterations": settings.epochs,
+        "num_generations": settings.group,
+        "max_completion_length": settings.max_new_tokens,
+        "temperature": settings.temperature,
+        "top_k": 0,
+        "beta": settings.beta,
+        "epsilon": settings.clip_low,
+        "loss_type": "grpo",
+        "shuffle_dataset": False,
+        **options,
+    }
+
+
+def grpo(bench: Bench) -> tuple[Side, Side]:
+    settings = bench.settings("06", "grpo", PPOSettings)
+    advantages, loss = ALGORITHMS["grpo"].build(load_functions("06", "reference"), settings)
+    needed = (settings.steps + 1) * settings.prompts_per_step
+    prompts = list(islice(bench.task.draw("rl", settings.seed), needed))
+
+    def ours() -> Laps:
+        watch, policy = Stopwatch(bench), copy.deepcopy(bench.policy)
+        reward = reward_function("verifier", bench.task, bench.tokenizer)
+        parts = (bench.tokenizer, bench.task, reward, advantages, loss, settings, watch)
+        train_rl(policy, bench.policy, *parts)
+        watch.laps.tokens = sum(watch.lengths[bench.warmup :]) * settings.prompts_per_step * settings.group
+        return watch.laps
+
+    def theirs() -> Laps:
+        verifier, model = Verifier(bench, prompts), copy.deepcopy(bench.their_policy)
+        rows = [{"prompt": prompt.text} for prompt in prompts]
+        updates = settings.epochs * settings.minibatches
+        laps = run_trl(
+            "GRPO",
+            bench,
+            settings,
+            model,
+            rows,
+            updates=updates,
+            parts={"reward_funcs": verifier},
+            **grpo_options(settings),
+        )
+        laps.tokens = sum(verifier.tokens[bench.warmup :])
+        return laps
+
+    return ours, theirs
+
+
+def grpo_agreement(bench: Bench) -> tuple[tuple[float, float], tuple[float, float]]:
+    """(loss, gradient norm) of one GRPO step on the same completions: ours, TRL's.
+
+    By the token mean, since the mean of each completion makes the loss of an on-policy step 0, whatever the rewards.
+    """
+    one = {"epochs": 1, "minibatches": 1, "aggregate": "token_mean"}
+    settings = bench.settings("06", "grpo", PPOSettings, **one).model_copy(update={"steps": 1})
+    advantages, loss = ALGORITHMS["grpo"].build(load_functions("06", "reference"), settings)
+    prompts = list(islice(bench.task.draw("rl", settings.seed), 2 * settings.prompts_per_step))
+    first, generator = prompts[: settings.prompts_per_step], torch.Generator().manual_seed(0)
+    policy = copy.deepcopy(bench.policy)
+    sampled, texts = rollout(policy, bench.tokenizer, first, settings.group, settings.max_new_tokens, 1.0, generator)
+    reward = reward_function("verifier", bench.task, bench.tokenizer)(first, texts, sampled)
+    batch = make_batch(sampled, reward, bench.policy, settings)
+    batch.advantages = group_advantages(batch.rewards, advantages, settings)
+    metrics = update(policy, bench.optimizer(policy, settings), batch, loss, settings, generator)
+
+    def replay(asked: list[str], trainer) -> dict[str, list]:
+        def part(values, mask) -> list[list]:
+            return [row[kept.bool()].tolist() for row, kept in zip(values, mask, strict=True)]
+
+        prompt_mask = sampled.attention_mask - sampled.response_mask
+        return {
+            "prompt_ids": part(sampled.input_ids, prompt_mask),
+            "completion_ids": part(sampled.input_ids, sampled.response_mask),
+            "logprobs": part(sampled.logprobs, sampled.response_mask),
+        }
+
+    model, rows = copy.deepcopy(bench.their_policy), [{"prompt": prompt.text} for prompt in prompts]
+    parts = {"reward_funcs": Verifier(bench, prompts), "rollout_func": replay}
+    options = grpo_options(settings, loss_type="dapo", logging_strategy="steps", logging_steps=1)
+    laps = run_trl("GRPO", bench, settings, model, rows, parts=parts, **options)
+    return (metrics["loss"], metrics["grad_norm"]), (laps.losses[0], laps.norms[0])
+
+
+CASES = {"SFT": sft, "DPO": dpo, "RM": reward_model, "GRPO": grpo}
+
+
+@dataclass
+class Result:
+    """Runs of both sides, in turn."""
+
+    name: str
+    ours: list[Laps]
+    theirs: list[Laps]
+
+    def speed(self, side: str) -> float:
+        return statistics.median(laps.tokens / laps.wall for laps in getattr(self, side))
+
+    def ratio(self, clock: str) -> float:
+        """Median of our tokens a second over TRL's."""
+        pairs = zip(self.ours, self.theirs, strict=True)
+        return statistics.median((a.tokens / getattr(a, clock)) / (b.tokens / getattr(b, clock)) for a, b in pairs)
+
+    def losses(self) -> list[tuple[float, float]]:
+        """(ours, TRL's) in the first and in the last step."""
+        return [(self.ours[0].losses[step], self.theirs[0].losses[step]) for step in (0, -1)]
+
+
+def compare(name: str, bench: Bench, repeat: int) -> Result:
+    ours, theirs = CASES[name](bench)
+    result = Result(name, [], [])
+    for _ in range(repeat):
+        result.ours.append(ours())
+        result.theirs.append(theirs())
+    return result
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--repeat", type=int, default=5)
+    parser.add_argument("--steps", type=int, default=20, help="timed steps of each run (GRPO: rollouts)")
+    parser.add_argument("--warmup", type=int, default=5)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--model", choices=["nano", "small"], default="nano")
+    parser.add_argument("--only", choices=list(CASES))
+    parser.add_argument("--check", action="store_true", help="exit 1 below the limits, or if the losses disagree")
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    quiet()
+    table = Table(title=f"tokens per second, {arguments.model}, {arguments.threads} threads, one run")
+    for column in ("step", "ours", "TRL", "ratio", "CPU ratio", "at least", "ours and TRL's"):
+        table.add_column(column, justify="right" if column not in ("step", "ours and TRL's") else "left")
+    failed = False
+    with tempfile.TemporaryDirectory() as folder:
+        bench = Bench(arguments.model, Path(folder), arguments.warmup, arguments.steps)
+        for name in [arguments.only] if arguments.only else CASES:
+            result = compare(name, bench, arguments.repeat)
+            if name == "GRPO":
+                (our_loss, our_norm), (loss, norm) = grpo_agreement(bench)
+                pairs, labels = [(our_loss, loss), (our_norm, norm)], ("loss", "gradient norm")
+            else:
+                pairs, labels = result.losses(), ("first loss", "last")
+            failed |= result.ratio("wall") < LIMITS[name] or abs(pairs[0][0] - pairs[0][1]) > AGREE
+            table.add_row(
+                name,
+                f"{result.speed('ours'):,.0f}",
+                f"{result.speed('theirs'):,.0f}",
+                f"{result.ratio('wall'):.2f}",
+                f"{result.ratio('cpu'):.2f}",
+                f"{LIMITS[name]:.1f}",
+                "; ".join(f"{label} {a:.5f} {b:.5f}" for label, (a, b) in zip(labels, pairs, strict=True)),
+            )
+    Console(width=120).print(table)
+    sys.exit(int(failed and arguments.check))
+
+
+def quiet() -> None:
+    """No progress bars and no advice of the libraries."""
+    os.environ["TRL_EXPERIMENTAL_SILENCE"] = "1"
+    warnings.filterwarnings("ignore", category=FutureWarning)
+    from datasets import disable_progress_bars
+    from transformers.utils import logging
+
+    disable_progress_bars()
+    logging.disable_progress_bar()
+    logging.set_verbosity_error()
+
+
+if __name__ == "__main__":
+    main()
