@@ -2,7 +2,7 @@
 
     settings.py < the algorithm's row < weeks/NN/config.yaml: defaults, scale, algorithm, experiment < command line
 
-(smol and full: algorithm before scale, since the algorithms' own values were found at nano scale.)
+(smol and full: algorithm and experiment before scale, since their step sizes and lengths were found at nano scale.)
 Whatever is derived from another setting (the reference model from the policy, the warm-up from the steps) is filled in
 after all of these, so that it follows an override. A key that does not exist is refused by name.
 """
@@ -42,10 +42,10 @@ def resolve(
     if experiment is None:
         refuse_unread(row, overrides, file["algorithms"])
     known = {key: value for key, value in row.defaults.items() if key in schema.model_fields}  # another week's row
-    sized, tuned = file["scales"][scale], file["algorithm_overrides"].get(chosen)
-    # an algorithm's step size was found at nano scale; at another, that scale's own holds for all of them
-    layers = [known, file["defaults"], *((sized, tuned) if scale == "nano" else (tuned, sized))]
-    layers += [file["experiment_overrides"].get(experiment), overrides]
+    sized = file["scales"][scale]
+    tuned = [file["algorithm_overrides"].get(chosen), file["experiment_overrides"].get(experiment)]
+    # their step sizes were found at nano scale; at another, that scale's own holds for all of them
+    layers = [known, file["defaults"], *([sized, *tuned] if scale == "nano" else [*tuned, sized]), overrides]
     values: dict[str, Any] = {}
     for layer in layers:
         values.update(layer or {})

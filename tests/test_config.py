@@ -27,6 +27,16 @@ def test_every_algorithm_of_every_scale_resolves_and_has_a_row_of_its_week(week)
             assert (settings.week, settings.algorithm, settings.scale) == (week, algorithm, scale)
 
 
+def test_step_sizes_found_at_nano_scale_stay_there():
+    def no_clip(scale):
+        schema = find_launcher("06").settings
+        return resolve(schema, "06", algorithm="grpo", scale=scale, overrides={}, experiment="no-clip")
+
+    sized, experiment = week_config("06")["scales"], week_config("06")["experiment_overrides"]["no-clip"]
+    assert (no_clip("nano").lr, no_clip("smol").lr) == (experiment["lr"], sized["smol"]["lr"])
+    assert no_clip("smol").epochs == no_clip("nano").epochs == experiment["epochs"]
+
+
 def test_the_command_line_wins_over_the_file_and_the_file_over_the_defaults():
     assert (
         settle(RLSettings, "05").lr
