@@ -44,11 +44,13 @@ def generate(
     pad_id: int,
     temperature: float = 1.0,
     generator: torch.Generator | None = None,
+    noise: Tensor | None = None,
 ) -> Rollout:
     """Sample `group` completions of each prompt, up to `max_new_tokens` each.
 
     temperature 0 is greedy (its log-probs are those at temperature 1). The same `generator` state gives the same
-    rollout. Prompts may differ in length. Raises ValueError for an empty prompt or a setting out of range.
+    rollout; `noise` (max_new_tokens, B), as `sampling_noise` draws it, takes the generator's place. Prompts may differ
+    in length. Raises ValueError for an empty prompt or a setting out of range.
     """
     if not prompt_ids or min(len(ids) for ids in prompt_ids) == 0:
         raise ValueError("generate needs at least one prompt, and every prompt at least one token")
@@ -57,23 +59,36 @@ def generate(
             f"group and max_new_tokens must be at least 1 and temperature at least 0, "
             f"got {group}, {max_new_tokens} and {temperature}"
         )
+    if noise is None and temperature > 0:
+        noise = sampling_noise(max_new_tokens, len(prompt_ids) * group, generator)
     was_training = model.training
     model.eval()
     try:
         # under autocast a weight's copy in half precision is kept until the outermost autocast ends: one copy a rollout
         with torch.inference_mode(), torch.autocast(next(model.parameters()).device.type, enabled=False):
-            steps = list(decode(model, prompt_ids, group, max_new_tokens, eos_id, pad_id, temperature, generator))
+            steps = list(decode(model, prompt_ids, group, max_new_tokens, eos_id, pad_id, temperature, noise))
     finally:
         model.train(was_training)
     return assemble(steps, prompt_ids, group, eos_id, pad_id)
 
 
+def sampling_noise(max_new_tokens: int, rows: int, generator: torch.Generator | None) -> Tensor:
+    """Uniform numbers (max_new_tokens, rows): step t of completion i uses entry [t, i] and no other.
+
+    So a completion depends on its prompt and its column alone, not on which rows are sampled beside it: a rollout may
+    be cut into parts, each with its columns of one draw. Drawn where the generator lives: a GPU gets a CPU's numbers.
+    """
+    device = None if generator is None else generator.device
+    return torch.rand(max_new_tokens, rows, generator=generator, dtype=torch.float64, device=device)
+
+
 def decode(
-    model, prompt_ids, group, max_new_tokens, eos_id, pad_id, temperature, generator
+    model, prompt_ids, group, max_new_tokens, eos_id, pad_id, temperature, noise
 ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
     """One token after another: yields (rows, tokens, logprobs) of the completions that are still going on."""
     device = next(model.parameters()).device
     prompts, mask = pad_left(prompt_ids, pad_id, device)
+    noise = None if temperature == 0 else noise.to(device)
     ragged = not bool(mask.all())
     positions = (mask.cumsum(1) - 1).clamp(min=0)
 
@@ -92,12 +107,12 @@ def decode(
     mask = F.pad(mask, (0, max_new_tokens), value=1).repeat_interleave(group, dim=0)
     rows = torch.arange(len(logits), device=device)  # which completion each row of the shrinking batch belongs to
 
-    for length in range(prompts.shape[1] + 1, prompts.shape[1] + max_new_tokens + 1):
-        token, logprob = sample(logits, temperature, generator)
+    for step in range(max_new_tokens):
+        token, logprob = sample(logits, temperature, None if noise is None else noise[step, rows])
         yield rows, token, logprob
 
         ended = token == eos_id
-        if ended.all() or length == prompts.shape[1] + max_new_tokens:
+        if ended.all() or step + 1 == max_new_tokens:
             return
         if ended.any():
             kept = fill_gaps(ended)
@@ -106,7 +121,7 @@ def decode(
         position = position + 1
         logits = model(
             input_ids=token[:, None],
-            attention_mask=mask[:, :length] if ragged else None,
+            attention_mask=mask[:, : prompts.shape[1] + step + 1] if ragged else None,
             position_ids=position,
             past_key_values=cache,
             use_cache=True,
@@ -124,8 +139,8 @@ def fill_gaps(ended: Tensor) -> Tensor:
     return kept
 
 
-def sample(logits: Tensor, temperature: float, generator: torch.Generator | None) -> tuple[Tensor, Tensor]:
-    """One token a row from softmax(logits / temperature), with its log-prob: (B, V) -> (B,), (B,)."""
+def sample(logits: Tensor, temperature: float, uniform: Tensor | None) -> tuple[Tensor, Tensor]:
+    """One token a row from softmax(logits / temperature), with its log-prob: (B, V), `uniform` (B,) -> (B,), (B,)."""
     logprobs = (logits.float() / (temperature or 1.0)).log_softmax(-1)
     if temperature == 0:
         token = logprobs.argmax(-1, keepdim=True)
@@ -133,10 +148,7 @@ def sample(logits: Tensor, temperature: float, generator: torch.Generator | None
         # the first token whose cumulative probability exceeds a uniform number: several times faster than
         # torch.multinomial on CPU, and never a token of probability 0
         cumulative = logprobs.exp().cumsum(-1, dtype=torch.float64)
-        # drawn where the generator lives, so that a GPU gets the same numbers as a CPU
-        source = logits.device if generator is None else generator.device
-        uniform = torch.rand(len(logits), 1, generator=generator, dtype=torch.float64, device=source).to(logits.device)
-        token = torch.searchsorted(cumulative, uniform * cumulative[:, -1:], right=True)
+        token = torch.searchsorted(cumulative, uniform[:, None] * cumulative[:, -1:], right=True)
         token = token.clamp(max=logits.shape[-1] - 1)
     return token.squeeze(-1), logprobs.gather(-1, token).squeeze(-1)
 

@@ -4,7 +4,16 @@ import pytest
 import torch
 
 from reference_impl.models import load_model
-from reference_impl.sampling import Rollout, completions, fill_gaps, generate, sample, score
+from reference_impl.sampling import (
+    Rollout,
+    completions,
+    fill_gaps,
+    generate,
+    join_rollouts,
+    sample,
+    sampling_noise,
+    score,
+)
 from reference_impl.tasks import get_task
 
 EOS, PAD = 2, 0
@@ -77,6 +86,19 @@ def test_the_same_seed_gives_the_same_rollout(model):
     assert not (first.input_ids.shape == other.input_ids.shape and torch.equal(first.input_ids, other.input_ids))
 
 
+def test_a_completion_does_not_depend_on_the_rows_beside_it(model):
+    whole = roll(model, RAGGED, group=5)
+    noise = sampling_noise(20, len(RAGGED) * 5, torch.Generator().manual_seed(0))
+    parts = [
+        generate(model, RAGGED[first : first + 1], 5, 20, EOS, PAD, noise=noise[:, first * 5 : (first + 1) * 5])
+        for first in range(len(RAGGED))
+    ]
+    joined = join_rollouts(parts, PAD)
+    assert completions_of(joined) == completions_of(whole)
+    torch.testing.assert_close(joined.logprobs, whole.logprobs, atol=1e-4, rtol=0)
+    assert len({tuple(ids) for ids in completions_of(whole)}) > len(RAGGED), "each row has noise of its own"
+
+
 def test_sampling_leaves_global_state_alone(model):
     state = torch.get_rng_state()
     model.train()
@@ -107,9 +129,10 @@ def test_greedy_is_what_transformers_generate_writes(family):
 
 def test_samples_follow_the_model_distribution():
     logits = torch.tensor([2.0, 0.0, -1.0, float("-inf"), 1.0])
+    uniform = torch.rand(40_000, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     for temperature in (1.0, 0.5):
         expected = (logits / temperature).softmax(-1)
-        draws, logprobs = sample(logits.expand(40_000, 5), temperature, torch.Generator().manual_seed(0))
+        draws, logprobs = sample(logits.expand(40_000, 5), temperature, uniform)
         frequencies = torch.bincount(draws, minlength=5) / 40_000
         assert (frequencies - expected).abs().max() < 0.01  # four standard errors
         assert frequencies[3] == 0

@@ -10,7 +10,7 @@ from reference_impl.logprobs import large_vocabulary
 from reference_impl.models import hardware
 from reference_impl.runs.run import Run
 from reference_impl.runs.samples import samples_page
-from reference_impl.sampling import Rollout, completions, generate, join_rollouts, score
+from reference_impl.sampling import Rollout, completions, generate, join_rollouts, sampling_noise, score
 from reference_impl.tasks import Prompt
 
 EVAL_SEED = 1_000_003  # of the held-out prompts and of the sampler, the same in every run, so that runs compare
@@ -38,6 +38,7 @@ def rollout(
 ) -> tuple[Rollout, list[str]]:
     """Sample `group` completions of each prompt: the token-level rollout and its texts, prompt by prompt."""
     prompt_ids = [tokenizer.encode_prompt(prompt) for prompt in prompts]
+    noise = sampling_noise(max_new_tokens, len(prompts) * group, generator) if temperature > 0 else None
     at_once = len(prompts)
     if large_vocabulary(model):  # whose cache of keys and values would not fit
         at_once = max(1, hardware.current().rows_at_once // group)
@@ -51,7 +52,7 @@ def rollout(
                 eos_id=tokenizer.eos_token_id,
                 pad_id=tokenizer.pad_token_id,
                 temperature=temperature,
-                generator=generator,
+                noise=None if noise is None else noise[:, first * group : (first + at_once) * group],
             )
             for first in range(0, len(prompts), at_once)
         ],
