@@ -166,9 +166,9 @@ def trained(launcher: Launcher, wrong: Misconception | None, options: Options) -
     end = ""
     try:
         launch(replace(launcher, train=train), options, graded=True)
-    except UserError:
-        raise
     except Exception as error:  # what a bug can do to a run, too
+        if wrong is None:
+            raise
         end = f"the run ends with {type(error).__name__}: {str(error).splitlines()[0][:80] if str(error) else ''}"
         console.print(end)
     rows = [row for path in options.runs_dir.glob("*/metrics.jsonl") for row in read_metrics(path.parent)]
