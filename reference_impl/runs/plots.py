@@ -111,7 +111,9 @@ def plot_reference(file: Path) -> None:
             draw_band(axis, {"curves": curves}, metric, f"C{number}", strength=0.9)
         axes.flat[0].plot([], [], color=f"C{number}", label=name)
     axes.flat[0].legend(fontsize=8, frameon=False)
-    figure.supxlabel(f"step        mean and range over {len(about['seeds'])} seeds", fontsize=8)
+    seeds = len(about["seeds"])
+    whose = f"mean and range over {seeds} seeds" if seeds > 1 else f"one run, seed {about['seeds'][0]}"
+    figure.supxlabel(f"step        {whose}", fontsize=8)
     figure.tight_layout()
     picture = file.with_suffix(".png")
     save_figure(figure, picture, dpi=80)
@@ -211,5 +213,6 @@ def band_note(runs: list[tuple[dict[str, Any], Any]]) -> str:
     if not bands:
         return ""
     differs = sorted({key for band in bands for key in band["differs"]})
-    note = f"        band: range over {bands[0]['seeds']} reference seeds"
+    seeds = bands[0]["seeds"]
+    note = f"        band: range over {seeds} reference seeds" if seeds > 1 else "        pale: one reference run"
     return note + (f", which differ in {', '.join(differs)}" if differs else "")
