@@ -1,10 +1,13 @@
 """Week + algorithm + implementation -> a run.
 
 `weeks/NN/train.py` says in a dozen lines what is trained and hands a `Launcher` to `main`. What all weeks share is
-here: resolving the settings, refusing what is not written, the run folder, and how a run ends.
+here: resolving the settings, refusing what is not written, the run folder, and how a run ends. Under `torchrun` or
+`accelerate launch` several processes share the run (distributed.py), and the first of them does the talking.
 """
 
+import os
 import sys
+import time
 from collections.abc import Callable, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -39,20 +42,59 @@ def main(launcher: Launcher, args: Sequence[str] | None = None) -> None:
 
     with clean_exit():
         prog = f"weeks/{launcher.week}/train.py"
-        launch(launcher, tyro.cli(Options, prog=prog, description=f"Train week {launcher.week}.", args=args))
+        options = tyro.cli(Options, prog=prog, description=f"Train week {launcher.week}.", args=args)
+        launch(launcher, options)
+        if several_processes():
+            from reference_impl import distributed
+
+            distributed.stop()
+
+
+def several_processes() -> bool:
+    """Has torchrun, or accelerate, started more than this one?"""
+    return int(os.environ.get("WORLD_SIZE", 1)) > 1
+
+
+def meet() -> bool:
+    """Join the other processes, if there are any; is this the one that writes and speaks?"""
+    if not several_processes():
+        return True
+    from reference_impl import distributed
+
+    distributed.start()
+    console.quiet = not distributed.is_main()
+    return distributed.is_main()
 
 
 @contextmanager
 def clean_exit():
-    """Mistakes that a user can mend end in one message on stderr and exit code 2, Ctrl-C in exit code 130."""
+    """Mistakes that a user can mend end in one message on stderr and exit code 2, Ctrl-C in exit code 130.
+
+    Of several processes the first that fails says why.
+    """
     try:
         yield
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        if speaks():
+            print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
-        print("Interrupted.", file=sys.stderr)
+        if speaks():
+            print("Interrupted.", file=sys.stderr)
         sys.exit(130)
+    except Exception:
+        if speaks():
+            raise
+        sys.exit(1)
+
+
+def speaks() -> bool:
+    """Is this the first process to fail?"""
+    if not several_processes():
+        return True
+    from reference_impl import distributed
+
+    return distributed.first_to_fail()
 
 
 def find_launcher(week: str) -> Launcher:
@@ -68,16 +110,18 @@ def launch(launcher: Launcher, options: Options, graded: bool = False) -> dict[s
 
     Functions that the week's grader finds wrong get a warning first, unless the caller has just `graded` them.
     """
+    main = meet()
     settings, resumed = settle(launcher, options)
     train = choose(launcher, options.experiment)
     algorithm = ALGORITHMS[settings.algorithm]
     functions = load_functions(algorithm.week, settings.impl)
     require_written(algorithm.week, settings.impl, algorithm.needs)
-    if not graded and algorithm.plugs_in(settings.week):
+    if main and not graded and algorithm.plugs_in(settings.week):
         warn_unless_green(settings.week, settings.impl, algorithm.needs)
 
     import torch
 
+    from reference_impl import distributed
     from reference_impl.models import hardware
     from reference_impl.runs.plots import plot_run
     from reference_impl.runs.run import Run
@@ -87,7 +131,8 @@ def launch(launcher: Launcher, options: Options, graded: bool = False) -> dict[s
     names = ("device", "precision", "gradient_checkpointing", "rows_at_once")
     machine = hardware.use(**{name: getattr(settings, name) for name in names if hasattr(settings, name)})
     torch.manual_seed(settings.seed)
-    run = Run.reopen(resumed, settings) if resumed else Run.create(settings, options.runs_dir, options.experiment)
+    runs_dir = options.runs_dir if main else distributed.scratch()
+    run = Run.reopen(resumed, settings) if resumed else Run.create(settings, runs_dir, options.experiment)
     if run.functions_changed():
         console.print(f"[bold]Warning:[/] {run.summary['functions']} has changed since this run began.")
     what = options.experiment or algorithm.name
@@ -97,6 +142,8 @@ def launch(launcher: Launcher, options: Options, graded: bool = False) -> dict[s
     console.print(f"Week {settings.week}, {what}, {whose}", soft_wrap=True)
     if machine != hardware.Hardware():
         console.print(str(machine), soft_wrap=True)
+    if distributed.world_size() > 1:
+        console.print(f"{distributed.world_size()} processes share the run")
     with ending(run):
         results = train(functions, algorithm, settings, run)
         plot_run(run.path)
@@ -153,12 +200,18 @@ def ending(run):
     from reference_impl.runs.plots import plot_run
 
     try:
-        yield
+        try:
+            yield
+        except RuntimeError:
+            if several_processes():  # others are gone; if Ctrl-C was the reason, it arrives here within the pause
+                time.sleep(0.5)
+            raise
     except KeyboardInterrupt:
         plot_run(run.path)
         run.close("interrupted")
         resume = f"rlhf train {run.settings.week} --resume {shown(run.path)}"
-        print(f"\nInterrupted: {shown(run.path)} is readable as it is; `{resume}` goes on.", file=sys.stderr)
+        if run.is_main:
+            print(f"\nInterrupted: {shown(run.path)} is readable as it is; `{resume}` goes on.", file=sys.stderr)
         sys.exit(130)
     except BaseException:
         with suppress(UserError):  # the disk may be full; the first message is the one that counts

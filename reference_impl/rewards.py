@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from reference_impl.algorithms import ALGORITHMS, RewardObjective
 from reference_impl.data.judged import ends_step
+from reference_impl.distributed import over_rows
 from reference_impl.errors import UserError
 from reference_impl.implementations import ROOT, load_functions, shown
 from reference_impl.models import load_model, save_model
@@ -120,31 +121,40 @@ def rows_of(completions, index) -> SimpleNamespace:
     return SimpleNamespace(**{name: part[:, :width] if part.dim() == 2 else part for name, part in named.items()})
 
 
-def scoring_chunks(input_ids: Tensor) -> list[slice]:
-    """Rows to read at once."""
+def scoring_chunks(input_ids: Tensor, rows: slice) -> list[slice]:
+    """Of these rows, those to read at once."""
     size = max(1, min(SCORING_ROWS, SCORING_TOKENS // input_ids.shape[1]))
-    return [slice(first, first + size) for first in range(0, len(input_ids), size)]
+    start, stop, _ = rows.indices(len(input_ids))
+    return [slice(first, min(first + size, stop)) for first in range(start, stop, size)]
 
 
 @torch.no_grad()
 def scores_of(model: nn.Module, objective: RewardObjective, completions) -> Tensor:
     """The objective's score of each completion (B,)."""
     model.eval()
-    scores = [torch.zeros(0)]  # of no completions there are no scores
-    for chunk in scoring_chunks(completions.input_ids):
-        rows = rows_of(completions, chunk)
-        logits = model(input_ids=rows.input_ids, attention_mask=rows.attention_mask).logits
-        scores.append(objective.score(logits, rows))
-    return torch.cat(scores)
+
+    def of_rows(mine: slice) -> Tensor:
+        scores = [torch.zeros(0)]  # of no completions there are no scores
+        for chunk in scoring_chunks(completions.input_ids, mine):
+            rows = rows_of(completions, chunk)
+            logits = model(input_ids=rows.input_ids, attention_mask=rows.attention_mask).logits
+            scores.append(objective.score(logits, rows))
+        return torch.cat(scores)
+
+    return over_rows(of_rows, len(completions.input_ids))
 
 
 @torch.no_grad()
 def logits_of(model: nn.Module, completions) -> Tensor:
     """The logits at every token (B, T, outputs), 0 in the columns that a part of the completions does not use."""
     model.eval()
-    logits = torch.zeros(*completions.input_ids.shape, model.outputs)
-    for chunk in scoring_chunks(completions.input_ids):
-        rows = rows_of(completions, chunk)
-        width = rows.input_ids.shape[1]
-        logits[chunk, :width] = model(input_ids=rows.input_ids, attention_mask=rows.attention_mask).logits
-    return logits
+
+    def of_rows(mine: slice) -> Tensor:
+        logits = torch.zeros(*completions.input_ids.shape, model.outputs)
+        for chunk in scoring_chunks(completions.input_ids, mine):
+            rows = rows_of(completions, chunk)
+            width = rows.input_ids.shape[1]
+            logits[chunk, :width] = model(input_ids=rows.input_ids, attention_mask=rows.attention_mask).logits
+        return logits[mine]
+
+    return over_rows(of_rows, len(completions.input_ids))

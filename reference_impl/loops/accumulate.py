@@ -8,6 +8,9 @@ of its parts is another loss. But the loss sees the model only through its outpu
 So all outputs are computed without gradient, part by part; then the loss of the whole batch and its gradient at the
 outputs; then each part again, with gradient. One more forward pass buys the memory of a single part. It is exact as
 long as the model gives the same outputs twice (no dropout). Gao et al. 2021, arXiv:2101.06983.
+
+The same sum divides a batch among processes: each computes its rows, gets the outputs of all, and backpropagates into
+its own; `distributed.sum_gradients` adds the parts up.
 """
 
 from collections.abc import Callable
@@ -16,6 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
+from reference_impl.distributed import deal, gather_rows, rank, world_size
 from reference_impl.errors import UserError
 from reference_impl.sampling import score
 
@@ -28,21 +32,29 @@ def backward(
     """Backpropagate loss_fn(outputs of all rows); returns the outputs, with their `.grad`, and the loss.
 
     forward(rows) gives the outputs of those rows, (R, ...) of one width; `lengths` (B,) sorts the rows into `parts` of
-    like length. With one part this is what it always was: forward, loss, backward.
+    like length. With one part this is what it always was: forward, loss, backward. Of several processes each computes
+    and backpropagates its share of the rows, again in `parts`.
     """
-    if parts == 1:
+    if parts == 1 and world_size() == 1:
         outputs = forward(slice(None))
         outputs.retain_grad()
         loss = checked_loss(loss_fn(outputs))
         loss.backward()
         return outputs, loss
-    index = lengths.argsort(descending=True, stable=True).chunk(parts)
+    shares = deal(lengths.argsort(descending=True, stable=True))
+    mine = shares[rank()].chunk(parts)
+    if parts == 1:
+        outputs = gather_rows(forward(mine[0]), shares)
+        outputs.retain_grad()
+        loss = checked_loss(loss_fn(outputs))
+        loss.backward()
+        return outputs, loss
     with torch.no_grad():
-        outputs = torch.cat([forward(rows) for rows in index])[torch.cat(index).argsort()]
+        outputs = gather_rows(torch.cat([forward(rows) for rows in mine]), shares)
     outputs.requires_grad_()
     loss = checked_loss(loss_fn(outputs))
     loss.backward()
-    for rows in index:
+    for rows in mine:
         forward(rows).backward(outputs.grad[rows])
     return outputs, loss
 

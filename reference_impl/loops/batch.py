@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
+from reference_impl.distributed import over_rows
 from reference_impl.errors import UserError
 from reference_impl.objective import kl_shaped_rewards
 from reference_impl.ppo_grpo import overlong_penalty
@@ -40,10 +41,20 @@ class Batch:
 
 def make_batch(sampled: Rollout, rewards: Tensor, reference: nn.Module, settings: RLSettings) -> Batch:
     """The rollout with its rewards and the reference's log-probs; the advantages come later."""
-    with torch.no_grad():
-        mask = sampled.response_mask
-        ref_logprobs = score(reference, sampled.input_ids, sampled.attention_mask, settings.temperature, mask)
+    mask = sampled.response_mask
+    ref_logprobs = shared_score(reference, sampled, settings.temperature)
     return Batch(sampled.input_ids, sampled.attention_mask, mask, sampled.logprobs, ref_logprobs, rewards)
+
+
+@torch.no_grad()
+def shared_score(model: nn.Module, sampled: Rollout, temperature: float = 1.0) -> Tensor:
+    """Log-probs (B, T) of a rollout's completions under another model; of several processes each reads its share."""
+
+    def of_rows(rows: slice) -> Tensor:
+        mask = sampled.response_mask[rows]
+        return score(model, sampled.input_ids[rows], sampled.attention_mask[rows], temperature, mask)
+
+    return over_rows(of_rows, len(sampled.input_ids))
 
 
 def learning_rewards(batch: Batch, settings: RLSettings) -> Tensor:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
+from reference_impl.distributed import over_rows, sum_gradients
 from reference_impl.errors import UserError
 from reference_impl.loops.accumulate import backward
 from reference_impl.loops.batch import Batch
@@ -37,7 +38,7 @@ class Critic:
     def judge(self, batch: Batch) -> dict[str, float]:
         """Fill in values, advantages and returns of a fresh rollout; the explained variance of the critic."""
         self.model.eval()
-        batch.values = self.values(batch)
+        batch.values = over_rows(lambda rows: self.values(batch.rows(rows)), len(batch.rewards))
         at_the_end = last_token(batch.mask) * batch.rewards[:, None]
         batch.advantages, batch.returns = self.gae(at_the_end, batch, self.settings.lam)
         _, reward_to_go = self.gae(at_the_end, batch, lam=1.0)
@@ -62,6 +63,7 @@ class Critic:
             ),
             self.settings.micro_batches,
         )
+        sum_gradients(self.model)
         nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.max_grad_norm)
         self.optimizer.step()
         return loss.item()

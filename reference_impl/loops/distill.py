@@ -9,13 +9,15 @@ answer of its own before its eyes. The verifier's reward is logged everywhere; o
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from contextlib import nullcontext
+from dataclasses import dataclass, fields
 from itertools import islice
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
+from reference_impl.distributed import deal, divided, over_rows, rank, sum_numbers, world_size
 from reference_impl.logprobs import chunked_mean, hidden_states, large_vocabulary
 from reference_impl.loops.accumulate import checked_loss
 from reference_impl.loops.evaluate import HeldOut, rollout, verifier_rewards
@@ -113,16 +115,28 @@ def train_distillation(
 def learn(policy: nn.Module, optimizer, lesson: Lesson, loss_fn, settings: ResearchSettings) -> dict[str, float]:
     """One optimizer step."""
     policy.train()
-    if lesson.teacher_logits is None:
-        loss = checked_loss(large_loss(policy, lesson, loss_fn))
-    else:
-        logits = policy(input_ids=lesson.input_ids, attention_mask=lesson.attention_mask).logits[:, :-1]
-        loss = checked_loss(loss_fn(logits, lesson.teacher_logits, lesson.tokens, lesson.mask))
     optimizer.zero_grad()
-    loss.backward()
+    several = len(lesson.mask) >= world_size()  # fewer completions than processes: each learns all of them
+    with divided(policy) if several else nullcontext():
+        if lesson.teacher_logits is None:
+            mine = my_part(lesson) if several else lesson
+            share = mine.mask.sum() / lesson.mask.sum()
+            loss = checked_loss(large_loss(policy, mine, loss_fn) * share)
+        else:
+            logits = policy(input_ids=lesson.input_ids, attention_mask=lesson.attention_mask).logits[:, :-1]
+            loss = checked_loss(loss_fn(logits, lesson.teacher_logits, lesson.tokens, lesson.mask))
+        loss.backward()
     norm = nn.utils.clip_grad_norm_(policy.parameters(), settings.max_grad_norm)
     optimizer.step()
-    return {"loss": loss.item(), "grad_norm": norm.item()}
+    in_parts = several and lesson.teacher_logits is None
+    return {"loss": sum_numbers([loss.item()])[0] if in_parts else loss.item(), "grad_norm": norm.item()}
+
+
+def my_part(lesson: Lesson) -> Lesson:
+    """The completions that this process learns from: all of them, if there is no other."""
+    mine = deal(torch.arange(len(lesson.mask)))[rank()]
+    parts = {field.name: getattr(lesson, field.name) for field in fields(lesson)}
+    return Lesson(**{name: part[mine] if isinstance(part, Tensor) else part for name, part in parts.items()})
 
 
 def large_loss(policy: nn.Module, lesson: Lesson, loss_fn) -> Tensor:
@@ -145,8 +159,11 @@ def by_teacher(teacher: nn.Module) -> Teach:
         read = sampled.input_ids, sampled.attention_mask
         mask = sampled.response_mask[:, 1:]
         if large_vocabulary(teacher):
-            return Lesson(*read, mask, None, hidden_states(teacher, *read)[:, :-1], teacher)
-        logits = teacher(input_ids=sampled.input_ids, attention_mask=sampled.attention_mask).logits[:, :-1]
+            hidden = over_rows(lambda rows: hidden_states(teacher, read[0][rows], read[1][rows])[:, :-1], len(mask))
+            return Lesson(*read, mask, None, hidden, teacher)
+        logits = over_rows(
+            lambda rows: teacher(input_ids=read[0][rows], attention_mask=read[1][rows]).logits[:, :-1], len(mask)
+        )
         return Lesson(*read, mask, logits)
 
     return teach
@@ -209,5 +226,6 @@ def load_teacher(settings: ResearchSettings, task, run: Run) -> nn.Module:
         teacher = load_model(made)[0]
     else:
         teacher, _, tokenizer = start_with_habit(settings.model_copy(update={"habit": "careful", "seed": 0}), task)
-        save_model(teacher, tokenizer, made)
+        if run.keeps(teacher):
+            save_model(teacher, tokenizer, made)
     return teacher.eval().requires_grad_(False)

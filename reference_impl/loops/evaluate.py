@@ -6,11 +6,13 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
+from reference_impl.distributed import gather_rollout, my_slice
 from reference_impl.logprobs import large_vocabulary
+from reference_impl.loops.batch import shared_score
 from reference_impl.models import hardware
 from reference_impl.runs.run import Run
 from reference_impl.runs.samples import samples_page
-from reference_impl.sampling import Rollout, completions, generate, join_rollouts, sampling_noise, score
+from reference_impl.sampling import Rollout, completions, generate, join_rollouts, sampling_noise
 from reference_impl.tasks import Prompt
 
 EVAL_SEED = 1_000_003  # of the held-out prompts and of the sampler, the same in every run, so that runs compare
@@ -36,10 +38,17 @@ def rollout(
     temperature: float = 1.0,
     generator: torch.Generator | None = None,
 ) -> tuple[Rollout, list[str]]:
-    """Sample `group` completions of each prompt: the token-level rollout and its texts, prompt by prompt."""
-    prompt_ids = [tokenizer.encode_prompt(prompt) for prompt in prompts]
-    noise = sampling_noise(max_new_tokens, len(prompts) * group, generator) if temperature > 0 else None
-    at_once = len(prompts)
+    """Sample `group` completions of each prompt: the token-level rollout and its texts, prompt by prompt.
+
+    Of several processes each samples its share of the prompts, with its columns of the same noise, and gets the rest.
+    """
+    mine = my_slice(len(prompts))
+    prompt_ids = [tokenizer.encode_prompt(prompt) for prompt in prompts[mine]]
+    noise = None
+    if temperature > 0:
+        noise = sampling_noise(max_new_tokens, len(prompts) * group, generator)
+        noise = noise.unflatten(1, (len(prompts), group))[:, mine].flatten(1)
+    at_once = len(prompt_ids)
     if large_vocabulary(model):  # whose cache of keys and values would not fit
         at_once = max(1, hardware.current().rows_at_once // group)
     result = join_rollouts(
@@ -54,10 +63,12 @@ def rollout(
                 temperature=temperature,
                 noise=None if noise is None else noise[:, first * group : (first + at_once) * group],
             )
-            for first in range(0, len(prompts), at_once)
+            for first in range(0, len(prompt_ids), at_once)
         ],
         tokenizer.pad_token_id,
     )
+    if len(prompt_ids) < len(prompts):
+        result = gather_rollout(result, lambda parts: join_rollouts(parts, tokenizer.pad_token_id))
     return result, completions(result, tokenizer)
 
 
@@ -99,7 +110,7 @@ def evaluate(
 @torch.no_grad()
 def sampled_kl(sampled: Rollout, reference: nn.Module) -> float:
     """KL(pi || ref) of whole completions, from samples of pi at temperature 1."""
-    ref_logprobs = score(reference, sampled.input_ids, sampled.attention_mask, mask=sampled.response_mask)
+    ref_logprobs = shared_score(reference, sampled)
     return ((sampled.logprobs - ref_logprobs) * sampled.response_mask).sum(1).mean().item()
 
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from reference_impl.data.answers import Answers, collate, good_and_bad
 from reference_impl.data.order import batch_indices
 from reference_impl.data.pairs import Pair, collate_answers, collate_pairs
+from reference_impl.distributed import divided, over_rows, sum_gradients
 from reference_impl.errors import UserError
 from reference_impl.logprobs import large_vocabulary
 from reference_impl.loops.accumulate import backward, scorer
@@ -36,7 +37,8 @@ def pair_update(functions, loss_for, tokenizer, settings: PreferenceSettings) ->
             return large(step, training, policy, reference, optimizer)
         rows = batch_indices(step, len(training), settings.batch_size, settings.seed)
         batch = collate_pairs([training[row] for row in rows], tokenizer.pad_token_id)
-        metrics = functions.dpo_step(policy, reference, batch, optimizer, loss_for(batch), settings.max_grad_norm)
+        with divided(policy, reference):
+            metrics = functions.dpo_step(policy, reference, batch, optimizer, loss_for(batch), settings.max_grad_norm)
         check_step(metrics)
         return metrics, int(batch["chosen_attention_mask"].sum() + batch["rejected_attention_mask"].sum())
 
@@ -65,6 +67,7 @@ def large_pair_update(loss_for, tokenizer, settings: PreferenceSettings) -> Upda
         policy.train()
         forward = scorer(policy, answers, attention, mask)
         logprobs, loss = backward(forward, attention.sum(1), of_logprobs, settings.micro_batches)
+        sum_gradients(policy)
         grad_norm = nn.utils.clip_grad_norm_(policy.parameters(), settings.max_grad_norm)
         optimizer.step()
         chosen, rejected = (logprobs.detach() * mask).sum(1).chunk(2)
@@ -90,8 +93,7 @@ def both_sides(pairs: list[Pair], pad_id: int) -> tuple[Tensor, Tensor, Tensor]:
 def large_pair_logps(model: nn.Module, pairs: list[Pair], pad_id: int) -> tuple[Tensor, Tensor]:
     """Summed log-probs of all chosen and all rejected answers, each (N,), read in parts of like length."""
     model.eval()
-    input_ids, attention_mask, mask = both_sides(pairs, pad_id)
-    return (score(model, input_ids, attention_mask, mask=mask) * mask).sum(1).chunk(2)
+    return summed_scores(model, *both_sides(pairs, pad_id)).chunk(2)
 
 
 def check_step(metrics) -> None:
@@ -115,6 +117,7 @@ def answer_update(
         forward = scorer(policy, answers.input_ids, answers.attention_mask, answers.mask)
         lengths = answers.attention_mask.sum(1)
         _, loss = backward(forward, lengths, lambda logprobs: loss_fn(logprobs, answers), settings.micro_batches)
+        sum_gradients(policy)
         grad_norm = nn.utils.clip_grad_norm_(policy.parameters(), settings.max_grad_norm)
         optimizer.step()
         metrics |= {"loss": loss.item(), "grad_norm": grad_norm.item()}
@@ -136,4 +139,14 @@ def anchor(answers: Answers, others: Answers, policy: nn.Module, reference: nn.M
 
 def summed_logps(model: nn.Module, answers: Answers) -> Tensor:
     """log pi(answer | prompt) of each row (R,)."""
-    return (score(model, answers.input_ids, answers.attention_mask, mask=answers.mask) * answers.mask).sum(1)
+    return summed_scores(model, answers.input_ids, answers.attention_mask, answers.mask)
+
+
+@torch.no_grad()
+def summed_scores(model: nn.Module, input_ids: Tensor, attention_mask: Tensor, mask: Tensor) -> Tensor:
+    """The log-probs where the mask is 1, summed over each row (R,)."""
+
+    def of_rows(rows: slice) -> Tensor:
+        return (score(model, input_ids[rows], attention_mask[rows], mask=mask[rows]) * mask[rows]).sum(1)
+
+    return over_rows(of_rows, len(input_ids))

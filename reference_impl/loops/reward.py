@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from reference_impl.algorithms import RewardObjective
 from reference_impl.data.judged import Judged, sample_judged
 from reference_impl.data.order import batch_indices
+from reference_impl.distributed import sum_gradients
 from reference_impl.loops.accumulate import backward, reader
 from reference_impl.loops.evaluate import EVAL_SEED, held_out_prompts
 from reference_impl.loops.public_data import task_of
@@ -60,6 +61,7 @@ class Learner:
         _, loss = backward(
             forward, lengths, lambda logits: self.objective.loss(logits, rows), self.settings.micro_batches
         )
+        sum_gradients(self.model)
         nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.max_grad_norm)
         self.optimizer.step()
         self.schedule.step()
@@ -117,7 +119,8 @@ def train_reward_models(
         run.save(tick.step, first.model, tokenizer, **parts)
 
     for learner in learners:
-        save_reward(run.path / "rewards" / learner.name, learner.model, tokenizer, learner.objective)
+        if run.keeps(learner.model):
+            save_reward(run.path / "rewards" / learner.name, learner.model, tokenizer, learner.objective)
     return {"tokens_per_second": tokens / seconds} if seconds else {}
 
 

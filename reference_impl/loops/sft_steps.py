@@ -9,9 +9,11 @@ all of them at once, is replaced by the loop under reference_impl's, `token_mean
 
 from collections.abc import Callable
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from reference_impl.distributed import deal, divided, rank, sum_numbers, summed_gradients
 from reference_impl.logprobs import chunked_mean, hidden_states, large_vocabulary
 from reference_impl.sft import IGNORE, token_mean_steps
 
@@ -23,10 +25,25 @@ def sft_steps(model: nn.Module, batches, optimizer, max_grad_norm: float, schedu
     if large_vocabulary(model):
 
         def loss_of(model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
-            return large_sft_loss(model, batch, functions.sft_loss)
+            mine = my_part(batch)
+            share = supervised(mine) / max(1, supervised(batch))
+            return large_sft_loss(model, mine, functions.sft_loss) * share
 
-        return token_mean_steps(model, batches, optimizer, loss_of, max_grad_norm, schedule)
-    return functions.sft_loop(model, batches, optimizer, max_grad_norm, schedule)
+        with summed_gradients(model):
+            return sum_numbers(token_mean_steps(model, batches, optimizer, loss_of, max_grad_norm, schedule))
+    with divided(model):
+        return functions.sft_loop(model, batches, optimizer, max_grad_norm, schedule)
+
+
+def my_part(batch: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The rows of a batch that this process reads: all of them, if there is no other."""
+    mine = deal(torch.arange(len(batch["labels"])))[rank()]
+    return {name: rows[mine] for name, rows in batch.items()}
+
+
+def supervised(batch: dict[str, Tensor]) -> int:
+    """How many tokens of a batch are learned."""
+    return int((batch["labels"][:, 1:] != IGNORE).sum())
 
 
 def batch_loss(model: nn.Module, batch: dict[str, Tensor], sft_loss: Loss) -> Tensor:

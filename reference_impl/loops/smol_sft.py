@@ -14,6 +14,7 @@ import torch
 
 from reference_impl import sft
 from reference_impl.data.order import batch_indices
+from reference_impl.distributed import barrier, from_main, is_main
 from reference_impl.loops.sft_steps import sft_steps
 from reference_impl.models import load_model, save_model
 from reference_impl.models.smol import cache
@@ -26,10 +27,12 @@ STEPS, BATCH, LR, WARMUP = 100, 32, 2e-4, 10  # as in weeks/02/config.yaml
 def smol_sft_folder() -> Path:
     """Where it lies; trains it first if need be."""
     folder = cache() / f"smol-sft-{STEPS}x{BATCH}"
-    if not (folder / "config.json").is_file():
+    if not from_main((folder / "config.json").is_file):
         model, tokenizer = load_model("smol")
         fine_tune(model, tokenizer)
-        save_model(model, tokenizer, folder)
+        if is_main():
+            save_model(model, tokenizer, folder)
+        barrier()
     return folder
 
 

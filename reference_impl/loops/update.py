@@ -9,6 +9,7 @@ samples are those of an older policy, which is what week 06's ratios and clips a
 import torch
 from torch import Tensor, nn
 
+from reference_impl.distributed import sum_gradients
 from reference_impl.logprobs import large_vocabulary
 from reference_impl.loops.accumulate import backward, scorer
 from reference_impl.loops.batch import Batch
@@ -35,6 +36,7 @@ def update(policy: nn.Module, optimizer, batch: Batch, loss_fn, settings: RLSett
             logprobs, loss = backward(
                 forward, lengths, lambda outputs, part=part: loss_fn(outputs, part), settings.micro_batches
             )
+            sum_gradients(policy)
             if epoch == 0 and not large_vocabulary(policy):  # copies of a large model's gradient are too large
                 gradients.append(flat_gradient(policy))
             norms.append(nn.utils.clip_grad_norm_(policy.parameters(), settings.max_grad_norm).item())

@@ -16,6 +16,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from reference_impl.distributed import from_main
 from reference_impl.errors import UserError
 from reference_impl.models import hardware
 from reference_impl.models.heads import HeadedLM
@@ -42,7 +43,7 @@ def load_model(name_or_path: str | Path = "base", device: str | torch.device | N
     if str(name_or_path) == "random":
         return nano_only(NanoLM().to(device)), CharTokenizer()
     if str(name_or_path) == "smol":
-        return load_transformers(smol_folder(), device)
+        return load_transformers(from_main(smol_folder), device)
     if str(name_or_path) == "smol-sft":
         from reference_impl.loops.smol_sft import smol_sft_folder
 

@@ -37,15 +37,26 @@ class Run:
     """One run's folder, open for writing. `Run.create` starts one, `Run.reopen` continues one."""
 
     def __init__(self, path: Path, settings: Settings, summary: dict[str, Any], resumed: bool, mirrored: bool = True):
+        from reference_impl import distributed
+
         self.path, self.settings, self.summary, self.resumed = path, settings, summary, resumed
+        self.checkpoint = path / "checkpoint"  # that `restore` reads
+        self.is_main = distributed.is_main()
         self.seconds_before = summary.get("seconds", 0.0) if resumed else 0.0
         self.began = time.perf_counter()
-        self.mirror = wandb_mirror.start(path, settings.model_dump(), resumed) if mirrored else None
+        self.mirror = wandb_mirror.start(path, settings.model_dump(), resumed) if mirrored and self.is_main else None
 
     @classmethod
     def create(cls, settings: Settings, runs_dir: Path, experiment: str | None = None, mirrored: bool = True) -> "Run":
-        """A new folder under `runs_dir`. Raises UserError when it cannot be made."""
-        path = new_folder(runs_dir, settings, experiment or settings.algorithm)
+        """A new folder under `runs_dir`. Raises UserError when it cannot be made.
+
+        Of several processes the first makes it, and the others one of its name, each in its own `runs_dir`.
+        """
+        from reference_impl import distributed
+
+        name = distributed.from_main(lambda: new_folder(runs_dir, settings, experiment or settings.algorithm).name)
+        path = Path(runs_dir) / name
+        path.mkdir(parents=True, exist_ok=True)
         write_text(path / "config.yaml", yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False))
         write_text(path / "metrics.jsonl", "")
         summary = {"status": "running", "experiment": experiment, **provenance(settings)}
@@ -56,6 +67,8 @@ class Run:
     @classmethod
     def reopen(cls, path: Path, settings: Settings) -> "Run":
         """The unfinished run at `path`, to go on from its checkpoint."""
+        from reference_impl import distributed
+
         summary = json.loads((path / "summary.json").read_text(encoding="utf-8"))
         if summary["status"] == "finished":
             raise UserError(f"{shown(path)} is finished; there is nothing left to resume.")
@@ -63,7 +76,17 @@ class Run:
             raise UserError(f"{shown(path)} is an experiment; run it again with --experiment {summary['experiment']}.")
         rows = read_metrics(path)
         summary["seconds"] = rows[-1]["seconds"] if rows else 0.0
-        return cls(path, settings, summary, resumed=True)
+        own = path
+        if distributed.is_main():
+            settled_folder(path / "checkpoint")
+        else:  # a copy to write into; what is read of the checkpoint stays where it is
+            own = distributed.scratch() / path.name
+            left_out = shutil.ignore_patterns("checkpoint", "wandb")
+            shutil.copytree(path, own, ignore=left_out, dirs_exist_ok=True)
+        distributed.barrier()
+        run = cls(own, settings, summary, resumed=True)
+        run.checkpoint = path / "checkpoint"
+        return run
 
     @property
     def seconds(self) -> float:
@@ -92,8 +115,16 @@ class Run:
         """
         from reference_impl.runs.checkpoint import save_checkpoint
 
-        if step % self.settings.checkpoint_every == 0 or step == self.settings.steps:
+        due = step % self.settings.checkpoint_every == 0 or step == self.settings.steps
+        if due and self.keeps(model):
             save_checkpoint(self.path / "checkpoint", step, model, tokenizer, parts)
+
+    def keeps(self, model) -> bool:
+        """Does this process write the weights? Of several all do, so that each has a complete folder to read from, but
+        those of a large model are written by the first alone."""
+        from reference_impl.logprobs import large_vocabulary
+
+        return self.is_main or not large_vocabulary(model)
 
     def restore(self, model, **parts) -> int:
         """The step to go on from: 0 in a new run; otherwise the checkpoint's, with everything put back in place.
@@ -102,7 +133,7 @@ class Run:
         """
         from reference_impl.runs.checkpoint import load_checkpoint
 
-        checkpoint = settled_folder(self.path / "checkpoint")
+        checkpoint = settled_folder(self.checkpoint)
         step = load_checkpoint(checkpoint, model, parts) if self.resumed and checkpoint.is_dir() else 0
         rows = [row for row in read_metrics(self.path) if row["step"] <= step] if step else []
         self.write("metrics.jsonl", "".join(json.dumps(row) + "\n" for row in rows))

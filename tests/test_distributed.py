@@ -1,0 +1,153 @@
+"""Two processes share a run: the numbers, the folder and the checkpoint are those of one process.
+
+Run as a script (by torchrun, see `both`) this file is the two processes: one pair does all launchers in turn.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from reference_impl import distributed
+from reference_impl.implementations import ROOT
+from reference_impl.launch import find_launcher, launch
+from reference_impl.loops import habits
+from reference_impl.options import Options
+from reference_impl.runs import plots
+from reference_impl.runs.run import Run, read_metrics
+
+pytestmark = pytest.mark.slow  # half a minute for a pair of processes that does all launchers
+
+EVALUATED = ("eval_prompts=6", "final_eval_prompts=10", "checkpoint_every=2", "max_new_tokens=12")
+SMALL_RL = (*EVALUATED, "prompts_per_step=4", "group=4", "lr=1e-3")
+SMALL_PAIRS = (*EVALUATED, "pair_prompts=24", "samples_per_prompt=6", "held_out_pairs=4", "batch_size=5")
+SMALL_REWARDS = (*EVALUATED, "reward_prompts=30", "held_out_samples=8", "batch_size=15")
+SMALL_SFT = (*EVALUATED, "batch_size=7", "demonstrations=50", "micro_batches=2")
+
+CASES = {  # name: (week, algorithm, settings)
+    "objective": ("01", None, ("reward_prompts=20", "eval_prompts=10", "outcomes=8", "samples=64")),
+    "sft": ("02", "sft", SMALL_SFT),
+    "reward-models": ("03", "reward-models", SMALL_REWARDS),
+    "prm": ("04", "prm", SMALL_REWARDS),
+    "rloo": ("05", "rloo", (*SMALL_RL, "micro_batches=2")),
+    "grpo": ("06", "grpo", (*SMALL_RL, "epochs=2", "minibatches=2", "aggregate=token_mean")),
+    "ppo": ("06", "ppo", (*SMALL_RL, "epochs=2", "minibatches=2")),
+    "dapo": ("06", "dapo", SMALL_RL),
+    "rlvr": ("07", "rlvr", (*SMALL_RL, "scaling_prompts=4", "scaling_samples=4")),
+    "dpo": ("08", "dpo", SMALL_PAIRS),
+    "kto": ("09", "kto", SMALL_PAIRS),
+    "top-per-prompt": ("10", "top-per-prompt", (*EVALUATED, "sample_prompts=12", "samples_per_prompt=3")),
+    "on-policy-distillation": ("11", "on-policy-distillation", SMALL_RL),
+    "sdpo": ("11", "sdpo", SMALL_RL),
+}
+MEASURED = {"seconds", "tokens_per_second"}
+STEPS = 3
+
+
+def run_all(folder: Path) -> None:
+    """Every case, and one of them interrupted and resumed, in this process or this pair of processes."""
+    os.environ["WANDB_MODE"] = "disabled"
+    habits.STEPS = 2
+    draw, plots.plot_run = plots.plot_run, lambda path: None
+    for name, (week, algorithm, settings) in CASES.items():
+        runs_dir = folder / name
+        launch(
+            find_launcher(week),
+            Options(algorithm=algorithm, impl="solution", steps=STEPS, set=settings, runs_dir=runs_dir),
+        )
+    log = Run.log
+
+    def interrupted(self, step, **metrics):
+        if step == STEPS:
+            raise KeyboardInterrupt
+        log(self, step, **metrics)
+
+    week, algorithm, settings = CASES["ppo"]
+    options = Options(algorithm=algorithm, impl="solution", steps=STEPS, set=settings, runs_dir=folder / "resumed")
+    Run.log = interrupted
+    try:
+        launch(find_launcher(week), options)
+    except SystemExit:
+        distributed.barrier()
+    finally:
+        Run.log = log
+    (run,) = (folder / "resumed").iterdir()
+    launch(find_launcher(week), Options(resume=str(run)))
+    plots.plot_run = draw
+
+
+@pytest.fixture(scope="module")
+def both(tmp_path_factory) -> dict[str, Path]:
+    """Where the runs of one process lie, and those of two."""
+    folder = tmp_path_factory.mktemp("distributed")
+    pair = subprocess.Popen(
+        torchrun(__file__, str(folder / "two")), cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    )
+    try:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("WANDB_MODE", "disabled")
+            patch.setattr(habits, "STEPS", habits.STEPS)
+            run_all(folder / "one")
+        said = pair.communicate(timeout=240)[0]
+    finally:
+        pair.kill()
+    assert pair.returncode == 0, said[-3000:]
+    (folder / "said.txt").write_text(said)
+    return {"one": folder / "one", "two": folder / "two", "said": folder / "said.txt"}
+
+
+def torchrun(script, *args: str) -> list[str]:
+    return [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(script), *args]
+
+
+def only_run(folder: Path) -> Path:
+    (run,) = folder.iterdir()
+    return run
+
+
+def numbers(run: Path) -> list[dict]:
+    return [{key: value for key, value in row.items() if key not in MEASURED} for row in read_metrics(run)]
+
+
+@pytest.mark.parametrize("name", [*CASES, "resumed"])
+def test_two_processes_log_the_numbers_of_one(both, name):
+    one, two = numbers(only_run(both["one"] / name)), numbers(only_run(both["two"] / name))
+    assert len(one) == len(two) >= STEPS
+    for single, shared in zip(one, two, strict=True):
+        assert single == pytest.approx(shared, rel=2e-4, abs=2e-5)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_two_processes_leave_one_folder_with_the_weights_of_one(both, name):
+    from safetensors.torch import load_file
+
+    one, two = only_run(both["one"] / name), only_run(both["two"] / name)
+    assert {file.name for file in one.iterdir()} == {file.name for file in two.iterdir()}
+    assert json.loads((two / "summary.json").read_text())["status"] == "finished"
+    weights, shared = (load_file(run / "checkpoint" / "model.safetensors") for run in (one, two))
+    assert weights.keys() == shared.keys()
+    for key, tensor in weights.items():
+        if name == "reward-models" and key == "head.bias":
+            continue  # it cancels in every pair, so its gradient is rounding alone, which Adam makes steps of
+        torch.testing.assert_close(shared[key], tensor, atol=2e-4, rtol=1e-3)
+
+
+def test_a_resumed_pair_goes_on_exactly(both):
+    assert numbers(only_run(both["two"] / "resumed")) == numbers(only_run(both["two"] / "ppo"))
+
+
+def test_one_process_does_the_talking(both):
+    said = both["said"].read_text()
+    for _, algorithm, _ in CASES.values():
+        if algorithm not in (None, "ppo"):
+            assert said.count(f", {algorithm}, with the functions of solutions") == 1
+    assert said.count("2 processes share the run") == len(CASES) + 2
+    assert said.count("goes on.") == 1, "the interruption, said once"
+
+
+if __name__ == "__main__":
+    run_all(Path(sys.argv[1]))
