@@ -24,6 +24,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from reference_impl.models.prefixes import Prefixes, right_padded
+
 
 @dataclass
 class NanoConfig:
@@ -118,8 +120,8 @@ class RMSNorm(nn.Module):
 
 
 def rope_tables(position_ids: Tensor, frequencies: Tensor) -> tuple[Tensor, Tensor]:
-    """cos and -+sin of position * frequency, for `rotate`: (B, T) and (D/2,) -> each (B, T, 1, 1, D)."""
-    angles = position_ids[:, :, None, None, None] * frequencies
+    """cos and -+sin of position * frequency, for `rotate`: (...) and (D/2,) -> each (..., 1, 1, D)."""
+    angles = position_ids[..., None, None, None] * frequencies
     cos, sin = angles.cos(), angles.sin()
     return torch.cat((cos, cos), dim=-1), torch.cat((-sin, sin), dim=-1)
 
@@ -127,13 +129,13 @@ def rope_tables(position_ids: Tensor, frequencies: Tensor) -> tuple[Tensor, Tens
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Turn the pair (a, b) = (x_i, x_{i + D/2}) by its position's angle: (a cos - b sin, b cos + a sin).
 
-    x is (B, T, ..., D). Rolled by D/2, the row (a, b) becomes (b, a).
+    x is (..., D). Rolled by D/2, the row (a, b) becomes (b, a).
     """
     return (x * cos + x.roll(x.shape[-1] // 2, dims=-1) * sin).to(x.dtype)
 
 
 class Attention(nn.Module):
-    """Causal self-attention with RMS-normalised queries and keys."""
+    """Causal self-attention with RMS-normalised queries and keys: (B, T, d), or with `prefixes` (N, d), to the same."""
 
     def __init__(self, config: NanoConfig) -> None:
         super().__init__()
@@ -146,24 +148,27 @@ class Attention(nn.Module):
         self.q_norm = RMSNorm(config.head_dim, config.rms_norm_eps)
         self.k_norm = RMSNorm(config.head_dim, config.rms_norm_eps)
 
-    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, mask: Tensor | None, cache: KVCache | None, layer: int):
-        batch, length, _ = x.shape
+    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, mask, cache: KVCache | None, layer: int, prefixes=None):
         # one product for all three projections, one norm and one rotation for queries and keys: the model is so small
         # that the number of operations costs more than their size
         weight = torch.cat((self.q_proj.weight, self.k_proj.weight, self.v_proj.weight))
-        heads = F.linear(x, weight).view(batch, length, 3, -1, self.head_dim)  # (B, T, 3, H, D)
+        heads = F.linear(x, weight).unflatten(-1, (3, -1, self.head_dim))  # (..., 3, H, D)
         scale = torch.stack((self.q_norm.weight, self.k_norm.weight))[:, None]
-        normed = F.rms_norm(heads[:, :, :2], (self.head_dim,), eps=self.q_norm.eps) * scale
-        q, k = rotate(normed, cos, sin).permute(2, 1, 0, 3, 4)  # each (T, B, H, D)
-        v = heads[:, :, 2].transpose(0, 1)
+        normed = F.rms_norm(heads[..., :2, :, :], (self.head_dim,), eps=self.q_norm.eps) * scale
+        qk, v = rotate(normed, cos, sin), heads[..., 2, :, :]
+        if prefixes is not None:
+            qk, v = prefixes.rows(qk), prefixes.rows(v)
+        q, k = qk.permute(2, 1, 0, 3, 4)  # each (T, B, H, D)
+        v = v.transpose(0, 1)
         if cache is not None:
             k, v = cache.update(layer, k, v)
-        if length == 1:
-            x = attend_once(q, k, v, mask)
+        if len(q) == 1:
+            x = attend_once(q, k, v, mask)[:, None]
         else:
             q, k, v = (x.permute(1, 2, 0, 3) for x in (q, k, v))
             x = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=mask is None).transpose(1, 2)
-        return self.o_proj(x.reshape(batch, length, -1))
+        x = x.flatten(2)  # (B, T, H * D)
+        return self.o_proj(x if prefixes is None else prefixes.once(x))
 
 
 def attend_once(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
@@ -198,8 +203,8 @@ class Block(nn.Module):
         self.post_attention_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
         self.mlp = SwiGLU(config)
 
-    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, mask: Tensor | None, cache: KVCache | None, layer: int):
-        x = x + self.self_attn(self.input_layernorm(x), cos, sin, mask, cache, layer)
+    def forward(self, x: Tensor, *where):
+        x = x + self.self_attn(self.input_layernorm(x), *where)
         return x + self.mlp(self.post_attention_layernorm(x))
 
 
@@ -243,14 +248,20 @@ class NanoBackbone(nn.Module):
     ) -> LMOutput:
         cache = past_key_values if past_key_values is not None else KVCache(len(self.layers)) if use_cache else None
         past, length = cache.get_seq_length() if cache is not None else 0, input_ids.shape[1]
-        if position_ids is None:
+        prefixes = None
+        if cache is None and position_ids is None and attention_mask is not None and right_padded(attention_mask):
+            prefixes = Prefixes(input_ids, attention_mask)
+            # no token of a right-padded batch comes after padding, so causality alone decides what it sees
+            input_ids, position_ids, attention_mask = prefixes.tokens, prefixes.positions, None
+        elif position_ids is None:
             position_ids = torch.arange(past, past + length, device=input_ids.device)[None]
         cos, sin = rope_tables(position_ids, self.frequencies)
         mask = attention_mask_of(attention_mask, length, past + length)
         x = self.embed_tokens(input_ids)
         for index, block in enumerate(self.layers):
-            x = block(x, cos, sin, mask, cache, index)
-        return LMOutput(last_hidden_state=self.norm(x), past_key_values=cache)
+            x = block(x, cos, sin, mask, cache, index, prefixes)
+        x = self.norm(x)
+        return LMOutput(last_hidden_state=x if prefixes is None else prefixes.rows(x), past_key_values=cache)
 
 
 class NanoLM(nn.Module):
