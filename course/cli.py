@@ -23,6 +23,7 @@ COMMANDS = {  # name: (module, one line)
     "notebook": ("course.notebook", "weeks as nbgrader notebooks, and forks as nbgrader submissions"),
     "present": ("course.present", "the week's demo in JupyterLab, for the room; --build runs it beforehand"),
     "update": ("course.update", "bring upstream's changes into your fork; what you wrote stays"),
+    "sweep": ("course.sweep", "algorithms times seeds on all cores or GPUs, with intervals (Ray)"),
     "replicate": ("course.replicate", "a published claim at nano scale, over several seeds, with an interval"),
 }
 
