@@ -56,6 +56,7 @@ from reference_impl.models.tokenizer import CHARACTERS, SPECIAL
 from reference_impl.rewards import reward_function
 from reference_impl.settings import PPOSettings, PreferenceSettings, RewardSettings, SFTSettings
 from reference_impl.tasks import get_task
+from reference_impl.tasks.chain_sum import ChainSum
 
 LIMITS = {"SFT": 1.5, "DPO": 1.5, "RM": 1.5, "GRPO": 3.0}  # of the ratio, at nano scale
 PROMPTS = 512  # whose samples are the pairs
@@ -316,6 +317,13 @@ def reward_model(bench: Bench) -> tuple[Side, Side]:
     return ours, theirs
 
 
+class Prepared(ChainSum):
+    """The task with prompts of the rl split that were drawn beforehand, as TRL's are."""
+
+    def draw(self, split: str, seed: int = 0):
+        return iter(self.drawn) if split == "rl" else super().draw(split, seed)
+
+
 class Verifier:
     """The task's reward for TRL; counts the tokens of each rollout."""
 
@@ -358,9 +366,10 @@ def grpo(bench: Bench) -> tuple[Side, Side]:
 
     def ours() -> Laps:
         watch, policy = Stopwatch(bench), copy.deepcopy(bench.policy)
-        reward = reward_function("verifier", bench.task, bench.tokenizer)
-        parts = (bench.tokenizer, bench.task, reward, advantages, loss, settings, watch)
-        train_rl(policy, bench.policy, *parts)
+        task = Prepared()
+        task.drawn = prompts
+        reward = reward_function("verifier", task, bench.tokenizer)
+        train_rl(policy, bench.policy, bench.tokenizer, task, reward, advantages, loss, settings, watch)
         watch.laps.tokens = sum(watch.lengths[bench.warmup :]) * settings.prompts_per_step * settings.group
         return watch.laps
 

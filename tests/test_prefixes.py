@@ -32,7 +32,10 @@ def test_every_different_prefix_is_one_token(rows):
     assert torch.equal(prefixes.rows(prefixes.tokens)[mask.bool()], ids[mask.bool()])
     columns = torch.arange(ids.shape[1]).expand_as(ids)
     assert torch.equal(prefixes.rows(prefixes.positions)[mask.bool()], columns[mask.bool()])
-    assert torch.equal(prefixes.once(ids), prefixes.tokens)
+    assert torch.equal(prefixes.once(prefixes.paths(prefixes.tokens)), prefixes.tokens)
+    # attention goes along the rows that are not the beginning of another
+    begun = {tuple(row[:end]) for row in rows for end in range(1, len(row))}
+    assert len(prefixes.path_cells) == len({tuple(row) for row in rows} - begun)
     # two cells share a token exactly when their rows agree up to there
     number = prefixes.rows(torch.arange(len(prefixes.tokens))).tolist()
     seen = {}

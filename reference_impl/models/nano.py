@@ -157,7 +157,7 @@ class Attention(nn.Module):
         normed = F.rms_norm(heads[..., :2, :, :], (self.head_dim,), eps=self.q_norm.eps) * scale
         qk, v = rotate(normed, cos, sin), heads[..., 2, :, :]
         if prefixes is not None:
-            qk, v = prefixes.rows(qk), prefixes.rows(v)
+            qk, v = prefixes.paths(qk), prefixes.paths(v)  # (L, T, ...)
         q, k = qk.permute(2, 1, 0, 3, 4)  # each (T, B, H, D)
         v = v.transpose(0, 1)
         if cache is not None:
