@@ -128,7 +128,7 @@ def launch(launcher: Launcher, options: Options, graded: bool = False) -> dict[s
 
     if settings.threads is not None:
         torch.set_num_threads(settings.threads)
-    names = ("device", "precision", "gradient_checkpointing", "rows_at_once")
+    names = ("device", "precision", "gradient_checkpointing", "rows_at_once", "engine")
     machine = hardware.use(**{name: getattr(settings, name) for name in names if hasattr(settings, name)})
     torch.manual_seed(settings.seed)
     runs_dir = options.runs_dir if main else distributed.scratch()

@@ -6,6 +6,7 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
+from reference_impl import vllm_engine
 from reference_impl.distributed import gather_rollout, my_slice
 from reference_impl.logprobs import large_vocabulary
 from reference_impl.loops.batch import shared_score
@@ -41,7 +42,13 @@ def rollout(
     """Sample `group` completions of each prompt: the token-level rollout and its texts, prompt by prompt.
 
     Of several processes each samples its share of the prompts, with its columns of the same noise, and gets the rest.
+    With `engine=vllm`, vLLM samples.
     """
+    if hardware.current().engine == "vllm":
+        prompt_ids = [tokenizer.encode_prompt(prompt) for prompt in prompts]
+        special = tokenizer.eos_token_id, tokenizer.pad_token_id
+        result = vllm_engine.generate(model, prompt_ids, group, max_new_tokens, *special, temperature, generator)
+        return result, completions(result, tokenizer)
     mine = my_slice(len(prompts))
     prompt_ids = [tokenizer.encode_prompt(prompt) for prompt in prompts[mine]]
     noise = None

@@ -20,19 +20,23 @@ from reference_impl.errors import UserError
 
 @dataclass(frozen=True)
 class Hardware:
-    """precision: float32 or bfloat16; attention: sdpa or flash_attention_2; rows_at_once: completions in sampling."""
+    """precision: float32 or bfloat16; attention: sdpa or flash_attention_2; rows_at_once: completions in sampling;
+    engine: what samples, own (sampling.py) or vllm.
+    """
 
     device: str = "cpu"
     precision: str = "float32"
     attention: str = "sdpa"
     gradient_checkpointing: bool = False
     rows_at_once: int = 256
+    engine: str = "own"
 
     def __str__(self) -> str:
         matrices = "bfloat16 matrix products (autocast)" if self.precision == "bfloat16" else "float32 throughout"
         name = torch.cuda.get_device_name() if self.device == "cuda" else "CPU"
         again = "gradient checkpointing" if self.gradient_checkpointing else "no gradient checkpointing"
-        return f"{name}; float32 weights, {matrices}; attention by {self.attention}; {again}"
+        sampler = "; rollouts by vLLM" if self.engine == "vllm" else ""
+        return f"{name}; float32 weights, {matrices}; attention by {self.attention}; {again}{sampler}"
 
 
 _current = Hardware()
@@ -44,13 +48,21 @@ def current() -> Hardware:
 
 
 def use(
-    device: str = "cpu", precision: str = "float32", gradient_checkpointing: bool = False, rows_at_once: int = 256
+    device: str = "cpu",
+    precision: str = "float32",
+    gradient_checkpointing: bool = False,
+    rows_at_once: int = 256,
+    engine: str = "own",
 ) -> Hardware:
     """Choose it for this process; new tensors live on that device, too. "auto" takes what the machine has.
 
-    UserError for a GPU that is not there.
+    UserError for a GPU that is not there, or vLLM.
     """
     global _current
+    if engine == "vllm":
+        from reference_impl.vllm_engine import check
+
+        check()
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     if device == "cuda" and not torch.cuda.is_available():
@@ -58,7 +70,7 @@ def use(
     if precision == "auto":
         precision = "bfloat16" if fast_bfloat16(device) else "float32"
     attention = choose_attention(device, precision)
-    _current = Hardware(device, precision, attention, gradient_checkpointing, rows_at_once)
+    _current = Hardware(device, precision, attention, gradient_checkpointing, rows_at_once, engine)
     # also for tensors that a student's function makes without saying where
     torch.set_default_device(None if device == "cpu" else device)
     return _current
