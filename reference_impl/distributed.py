@@ -178,10 +178,17 @@ def bounds(n: int) -> list[int]:
 
 def sum_gradients(model: nn.Module) -> None:
     """The gradient of the whole batch, out of every rank's part of it; before it is clipped."""
-    if world_size() > 1:
+    if world_size() > 1 and not sums_itself(model):
         for parameter in model.parameters():
             if parameter.grad is not None:
                 dist.all_reduce(parameter.grad)
+
+
+def sums_itself(model: nn.Module) -> bool:
+    """Is the model divided among ranks (sharding.py), which sums its gradients in the backward pass?"""
+    from reference_impl.sharding import is_sharded
+
+    return is_sharded(model)
 
 
 def sum_numbers(numbers: list[float]) -> list[float]:
@@ -198,7 +205,8 @@ def summed_gradients(model: nn.Module) -> Iterator[None]:
         dist.all_reduce(summed)
         return summed
 
-    parameters = [p for p in model.parameters() if p.requires_grad] if world_size() > 1 else []
+    alone = world_size() == 1 or sums_itself(model)
+    parameters = [] if alone else [p for p in model.parameters() if p.requires_grad]
     handles = [parameter.register_hook(over_ranks) for parameter in parameters]
     try:
         yield

@@ -17,6 +17,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from reference_impl.sharding import is_sharded, whole
+
 LARGE_VOCABULARY = 4096  # from here on logits are computed in chunks
 CHUNK_LOGITS = 2**25  # logits of a chunk: 128 MB in float32
 SCORED_TOKENS = 2**14  # tokens read at once where no gradient is wanted
@@ -68,6 +70,8 @@ def in_chunks(fn: Callable[..., Tensor], model: nn.Module, *rows: Tensor) -> lis
 
 def hidden_states(model: nn.Module, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
     """What the last layer says at each token, (B, T, d): the logits are `model.lm_head` of it."""
+    if is_sharded(model):
+        return model.hidden_states(input_ids, attention_mask)
     return model.model(input_ids=input_ids, attention_mask=attention_mask, use_cache=False).last_hidden_state
 
 
@@ -80,10 +84,11 @@ def score_large(model, input_ids: Tensor, attention_mask: Tensor, temperature: f
         hidden = hidden_states(model, input_ids, attention_mask)[:, :-1]
         return F.pad(hidden_logprobs(model, hidden, input_ids[:, 1:], mask[:, 1:], temperature), (1, 0))
     result = torch.zeros(input_ids.shape, device=input_ids.device)
-    for rows, width in parts_by_length(attention_mask, SCORED_TOKENS):
-        ids, attended, wanted = (part[rows, :width] for part in (input_ids, attention_mask, mask))
-        hidden = hidden_states(model, ids, attended)[:, :-1]
-        result[rows, 1:width] = hidden_logprobs(model, hidden, ids[:, 1:], wanted[:, 1:], temperature)
+    with whole(model):
+        for rows, width in parts_by_length(attention_mask, SCORED_TOKENS):
+            ids, attended, wanted = (part[rows, :width] for part in (input_ids, attention_mask, mask))
+            hidden = hidden_states(model, ids, attended)[:, :-1]
+            result[rows, 1:width] = hidden_logprobs(model, hidden, ids[:, 1:], wanted[:, 1:], temperature)
     return result
 
 

@@ -27,6 +27,7 @@ from reference_impl.errors import UserError
 from reference_impl.implementations import ROOT, load_functions, shown
 from reference_impl.models import load_model, save_model
 from reference_impl.runs.files import replacing_folder, write_text
+from reference_impl.sharding import whole
 
 ABOUT = "reward.json"
 MEANT = ("prm", "bt", "orm")  # which of a run's models its name stands for: the first of these that it has
@@ -141,7 +142,8 @@ def scores_of(model: nn.Module, objective: RewardObjective, completions) -> Tens
             scores.append(objective.score(logits, rows))
         return torch.cat(scores)
 
-    return over_rows(of_rows, len(completions.input_ids))
+    with whole(model):
+        return over_rows(of_rows, len(completions.input_ids))
 
 
 @torch.no_grad()
@@ -157,4 +159,5 @@ def logits_of(model: nn.Module, completions) -> Tensor:
             logits[chunk, :width] = model(input_ids=rows.input_ids, attention_mask=rows.attention_mask).logits
         return logits[mine]
 
-    return over_rows(of_rows, len(completions.input_ids))
+    with whole(model):
+        return over_rows(of_rows, len(completions.input_ids))

@@ -55,6 +55,9 @@ class ModelSettings(Settings):
     gradient_checkpointing: bool = Field(False, description="compute each layer again in the backward pass")
     rows_at_once: int = Field(256, ge=1, description="completions that a large model samples at once")
     engine: Literal["own", "vllm"] = Field("own", description="what samples: reference_impl/sampling.py, or vLLM")
+    shard: bool | Literal["auto"] = Field(
+        "auto", description="several GPUs: divide weights and optimizer among them (FSDP); auto: at scale full"
+    )
     max_new_tokens: int = Field(28, ge=1, description="longest completion sampled")
     max_grad_norm: float = Field(1.0, gt=0)
     weight_decay: float = Field(0.0, ge=0)

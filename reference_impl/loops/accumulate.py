@@ -42,7 +42,8 @@ def backward(
         loss.backward()
         return outputs, loss
     shares = deal(lengths.argsort(descending=True, stable=True))
-    mine = shares[rank()].chunk(parts)
+    parts = min(parts, len(lengths) // world_size())  # on every rank as many
+    mine = shares[rank()].tensor_split(parts)
     if parts == 1:
         outputs = gather_rows(forward(mine[0]), shares)
         outputs.retain_grad()

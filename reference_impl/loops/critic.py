@@ -17,13 +17,14 @@ from reference_impl.loops.accumulate import backward
 from reference_impl.loops.batch import Batch
 from reference_impl.models import HeadedLM
 from reference_impl.settings import PPOSettings
+from reference_impl.sharding import shard
 
 
 class Critic:
     """A copy of the start policy with a value head, and its optimizer."""
 
     def __init__(self, policy: nn.Module, functions, settings: PPOSettings):
-        self.model = HeadedLM.from_lm(policy, outputs=1)
+        self.model = shard(HeadedLM.from_lm(policy, outputs=1), settings)
         self.optimizer = torch.optim.AdamW(
             self.model.parameters(), settings.value_lr, settings.betas, weight_decay=0.0, fused=True
         )

@@ -26,6 +26,7 @@ from reference_impl.models import load_model, save_model
 from reference_impl.runs.run import Run
 from reference_impl.sampling import Rollout
 from reference_impl.settings import ResearchSettings
+from reference_impl.sharding import shard
 from reference_impl.tasks import Prompt
 
 
@@ -65,6 +66,7 @@ def train_distillation(
     logits, teacher logits, tokens, mask) -> scalar. Completions are the policy's own, or those of `sampler`; of these
     are reward_mean (the verifier's) and response_length, and `taught` is the share of them that the lesson uses.
     """
+    shard(policy, settings)
     optimizer = torch.optim.AdamW(
         policy.parameters(), settings.lr, settings.betas, weight_decay=settings.weight_decay, fused=True
     )

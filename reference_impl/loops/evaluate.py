@@ -14,6 +14,7 @@ from reference_impl.models import hardware
 from reference_impl.runs.run import Run
 from reference_impl.runs.samples import samples_page
 from reference_impl.sampling import Rollout, completions, generate, join_rollouts, sampling_noise
+from reference_impl.sharding import whole
 from reference_impl.tasks import Prompt
 
 EVAL_SEED = 1_000_003  # of the held-out prompts and of the sampler, the same in every run, so that runs compare
@@ -58,22 +59,23 @@ def rollout(
     at_once = len(prompt_ids)
     if large_vocabulary(model):  # whose cache of keys and values would not fit
         at_once = max(1, hardware.current().rows_at_once // group)
-    result = join_rollouts(
-        [
-            generate(
-                model,
-                prompt_ids[first : first + at_once],
-                group,
-                max_new_tokens,
-                eos_id=tokenizer.eos_token_id,
-                pad_id=tokenizer.pad_token_id,
-                temperature=temperature,
-                noise=None if noise is None else noise[:, first * group : (first + at_once) * group],
-            )
-            for first in range(0, len(prompt_ids), at_once)
-        ],
-        tokenizer.pad_token_id,
-    )
+    with whole(model):
+        result = join_rollouts(
+            [
+                generate(
+                    model,
+                    prompt_ids[first : first + at_once],
+                    group,
+                    max_new_tokens,
+                    eos_id=tokenizer.eos_token_id,
+                    pad_id=tokenizer.pad_token_id,
+                    temperature=temperature,
+                    noise=None if noise is None else noise[:, first * group : (first + at_once) * group],
+                )
+                for first in range(0, len(prompt_ids), at_once)
+            ],
+            tokenizer.pad_token_id,
+        )
     if len(prompt_ids) < len(prompts):
         result = gather_rollout(result, lambda parts: join_rollouts(parts, tokenizer.pad_token_id))
     return result, completions(result, tokenizer)

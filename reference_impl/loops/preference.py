@@ -20,6 +20,7 @@ from reference_impl.loops.public_data import learns_from_data, public_pairs
 from reference_impl.loops.ranking import wins
 from reference_impl.runs.run import Run
 from reference_impl.settings import PreferenceSettings
+from reference_impl.sharding import shard
 
 Logps = Callable[[nn.Module, dict[str, Tensor]], tuple[Tensor, Tensor]]
 
@@ -40,6 +41,7 @@ def train_preferences(
     The updates are those of preference_updates.py. Held-out pairs are measured with `preference_logps`, and, where the
     loss means them, with `implicit_rewards`.
     """
+    shard(policy, settings)
     optimizer = torch.optim.AdamW(
         policy.parameters(), settings.lr, settings.betas, weight_decay=settings.weight_decay, fused=True
     )

@@ -25,6 +25,7 @@ from reference_impl.rewards import logits_of, rows_of, save_reward, scores_of
 from reference_impl.runs.progress import console
 from reference_impl.runs.run import Run
 from reference_impl.settings import RewardSettings
+from reference_impl.sharding import shard
 
 LABELS = {"bt": "preference model", "orm": "outcome model", "prm": "process model"}
 
@@ -46,7 +47,7 @@ class Learner:
 
     def __init__(self, objective: RewardObjective, policy: nn.Module, settings: RewardSettings):
         self.name, self.objective, self.settings = objective.name, objective, settings
-        self.model = HeadedLM.from_lm(policy, objective.outputs).requires_grad_(True)
+        self.model = shard(HeadedLM.from_lm(policy, objective.outputs).requires_grad_(True), settings)
         self.optimizer = torch.optim.AdamW(
             self.model.parameters(), settings.lr, settings.betas, weight_decay=settings.weight_decay, fused=True
         )

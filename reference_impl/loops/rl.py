@@ -20,6 +20,7 @@ from reference_impl.loops.update import update
 from reference_impl.runs.run import Run
 from reference_impl.sampling import Rollout
 from reference_impl.settings import RLSettings
+from reference_impl.sharding import shard
 from reference_impl.tasks import Prompt
 
 RewardFn = Callable[[list[Prompt], list[str], Rollout], Tensor]
@@ -44,6 +45,7 @@ def train_rl(
     -> scalar. A critic (PPO) takes the place of advantages_fn; `informative`, rewards (P, G) -> bool (P,), turns on
     dynamic sampling (DAPO). Held-out prompts never occur in training: a prompt's text decides its split.
     """
+    shard(policy, settings)
     optimizer = torch.optim.AdamW(
         policy.parameters(), settings.lr, settings.betas, weight_decay=settings.weight_decay, fused=True
     )

@@ -19,6 +19,7 @@ from reference_impl.loops.evaluate import EVAL_SEED, HeldOut
 from reference_impl.loops.sft_steps import batch_loss, sft_steps
 from reference_impl.runs.run import Run
 from reference_impl.settings import SupervisedSettings
+from reference_impl.sharding import shard
 
 LOG_EVERY = 10
 
@@ -37,6 +38,7 @@ def train_sft(
 
     By default the examples are the task's demonstrations, and perplexity is measured on held-out ones.
     """
+    shard(model, settings)
     optimizer = torch.optim.AdamW(
         model.parameters(), settings.lr, settings.betas, weight_decay=settings.weight_decay, fused=True
     )

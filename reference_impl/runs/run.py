@@ -121,10 +121,11 @@ class Run:
 
     def keeps(self, model) -> bool:
         """Does this process write the weights? Of several all do, so that each has a complete folder to read from, but
-        those of a large model are written by the first alone."""
+        those of a large model are written by the first alone; of one that is divided all hand over their share."""
         from reference_impl.logprobs import large_vocabulary
+        from reference_impl.sharding import is_sharded
 
-        return self.is_main or not large_vocabulary(model)
+        return self.is_main or not large_vocabulary(model) or is_sharded(model)
 
     def restore(self, model, **parts) -> int:
         """The step to go on from: 0 in a new run; otherwise the checkpoint's, with everything put back in place.
