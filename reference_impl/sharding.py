@@ -28,6 +28,7 @@ def shard(model: nn.Module, settings) -> nn.Module:
     wanted = settings.scale == "full" if settings.shard == "auto" else settings.shard
     if not wanted or world_size() == 1:
         return model
+    from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
 
     from reference_impl.logprobs import large_vocabulary
@@ -35,9 +36,11 @@ def shard(model: nn.Module, settings) -> nn.Module:
     if not large_vocabulary(model):
         raise UserError("shard=true is for models that do not fit on one GPU: nano is smaller than what it would save.")
     body = model.backbone if hasattr(model, "backbone") else model.model
-    for layer in body.layers:
-        fully_shard(layer)
-    fully_shard(model)  # embedding, norm and head
+    with torch.device("cpu"):  # where ranks are counted, whatever device new tensors go to otherwise
+        mesh = init_device_mesh(next(model.parameters()).device.type, (world_size(),))
+        for layer in body.layers:
+            fully_shard(layer, mesh=mesh)
+        fully_shard(model, mesh=mesh)  # embedding, norm and head
     for module in parts_of(model):
         module.set_force_sum_reduction_for_comms(True)  # the sum over ranks, not the mean: see distributed.py
         module.set_gradient_divide_factor(1.0)

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from reference_impl.distributed import local_rank
 from reference_impl.errors import UserError
 
 
@@ -67,6 +68,11 @@ def use(
         device = "cuda" if torch.cuda.is_available() else "cpu"
     if device == "cuda" and not torch.cuda.is_available():
         raise UserError("device=cuda, but torch sees no GPU here: leave it at auto, or take --set device=cpu.")
+    if device == "cuda" and local_rank() >= torch.cuda.device_count():
+        raise UserError(
+            f"More processes than GPUs: this machine has {torch.cuda.device_count()}. Start that many "
+            "(--nproc-per-node), or take --set device=cpu."
+        )
     if precision == "auto":
         precision = "bfloat16" if fast_bfloat16(device) else "float32"
     attention = choose_attention(device, precision)
