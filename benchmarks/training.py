@@ -3,7 +3,8 @@
 SFT, DPO, a Bradley-Terry reward model and GRPO, each by our training loop and by TRL's trainer: the same weights, data,
 order of the data, optimizer (fused AdamW), clipping and threads, in float32. Both loops run whole, but without
 evaluations, logs and files; the clock runs from the end of the warm-up steps to the end of the last. The two alternate,
-and each ratio is the median over the repetitions. A GRPO step is a rollout with all its updates, 4 as in week 06.
+and each ratio is the median over the repetitions. A GRPO step is a rollout with all its updates, 4 as in week 06, and
+the paper's KL weight of 0.04, since our loop asks the reference in any case and TRL with beta = 0 would not.
 
 That both compute the same thing is checked: the loss of the first step, and printed, that of the last, which knows all
 gradients before it; of GRPO, whose samples differ, loss and gradient norm of one step on the same completions.
@@ -111,10 +112,10 @@ def small_model(attention: str) -> torch.nn.Module:
 class Bench:
     """What both sides share: weights, data, lengths of the runs."""
 
-    def __init__(self, model: str, attention: str, folder: Path, warmup: int, steps: int) -> None:
+    def __init__(self, model: str, attention: str, beta: float | None, folder: Path, warmup: int, steps: int) -> None:
         from transformers import AutoModelForCausalLM
 
-        self.attention = attention
+        self.attention, self.beta = attention, beta if beta is not None else 0.04 if model == "nano" else 0.0
         base, self.tokenizer = load_model("base")
         if model == "nano":
             self.policy, self.their_policy = base, AutoModelForCausalLM.from_pretrained(BASE, dtype=torch.float32)
@@ -246,7 +247,7 @@ class Prepared(ChainSum):
 
 
 def grpo(bench: Bench) -> tuple[Side, Side]:
-    settings = bench.settings("06", "grpo", PPOSettings)
+    settings = bench.settings("06", "grpo", PPOSettings, beta=bench.beta)
     advantages, loss = ALGORITHMS["grpo"].build(load_functions("06", "reference"), settings)
     needed = (settings.steps + 1) * settings.prompts_per_step
     prompts = list(islice(bench.task.draw("rl", settings.seed), needed))
@@ -277,7 +278,7 @@ def grpo_agreement(bench: Bench) -> tuple[tuple[float, float], tuple[float, floa
 
     By the token mean, since the mean of each completion makes the loss of an on-policy step 0, whatever the rewards.
     """
-    one = {"epochs": 1, "minibatches": 1, "aggregate": "token_mean"}
+    one = {"epochs": 1, "minibatches": 1, "aggregate": "token_mean", "beta": bench.beta}
     settings = bench.settings("06", "grpo", PPOSettings, **one).model_copy(update={"steps": 1})
     advantages, loss = ALGORITHMS["grpo"].build(load_functions("06", "reference"), settings)
     prompts = list(islice(bench.task.draw("rl", settings.seed), 2 * settings.prompts_per_step))
@@ -359,6 +360,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--model", choices=["nano", "small"], default="nano")
     parser.add_argument("--attention", choices=["eager", "sdpa"], default="eager", help="of transformers' models")
+    parser.add_argument("--beta", type=float, help="KL weight of GRPO; default: 0.04, with the small model 0")
     parser.add_argument("--only", choices=list(CASES))
     parser.add_argument("--check", action="store_true", help="exit 1 when a ratio of nano is below its limit")
     arguments = parser.parse_args()
@@ -369,7 +371,8 @@ def main() -> None:
         table.add_column(column, justify="right" if column not in ("step", "ours and TRL's") else "left")
     failed = False
     with tempfile.TemporaryDirectory() as folder:
-        bench = Bench(arguments.model, arguments.attention, Path(folder), arguments.warmup, arguments.steps)
+        options = (arguments.model, arguments.attention, arguments.beta)
+        bench = Bench(*options, Path(folder), arguments.warmup, arguments.steps)
         for name in [arguments.only] if arguments.only else CASES:
             result = compare(name, bench, arguments.repeat)
             both = agreement(result, bench)
