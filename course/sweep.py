@@ -17,6 +17,7 @@ import hashlib
 import importlib.util
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -254,6 +255,13 @@ def metric_of(results: list[dict], asked: str | None) -> str:
     return asked or next((name for name in METRICS if name in known), known[0])
 
 
+def words(command: SweepCommand) -> list[str]:
+    """The command line again, wherever the runs are kept."""
+    named = ("algorithms", "seeds", "impl", "scale", "metric")
+    given = [(f"--{name}", getattr(command, name)) for name in named if getattr(command, name) is not None]
+    return [command.week, *(word for pair in given for word in pair), *(["--set", *command.set] if command.set else [])]
+
+
 def compare(trials: list[Trial], command: SweepCommand, folder: Path, failed: dict[str, str]) -> None:
     """sweep.png and sweep.md of the finished trials; the table on the screen, too."""
     from reference_impl.runs.sweep import plot_sweep, sweep_page, sweep_table
@@ -269,7 +277,7 @@ def compare(trials: list[Trial], command: SweepCommand, folder: Path, failed: di
     metric = metric_of([found for seeds in results.values() for found in seeds.values()], command.metric)
     numbers = {name: {seed: found[metric] for seed, found in seeds.items()} for name, seeds in results.items()}
     plot_sweep({name: list(seeds.values()) for name, seeds in runs.items()}, folder / "sweep.png")
-    page = sweep_page(numbers, metric, failed)
+    page = sweep_page(numbers, metric, failed, shlex.join(["rlhf", "sweep", *words(command)]))
     write_text(folder / "sweep.md", page)
     sweep_table(numbers, metric)
     console.print(f"{shown(folder)}/ has sweep.png, sweep.md and the runs", soft_wrap=True)

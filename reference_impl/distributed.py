@@ -21,7 +21,6 @@ import signal
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, is_dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -135,9 +134,8 @@ def gather_rollout(mine, join: Callable[[list], Any]):
     """The ranks' rollouts (dataclasses of tensors) as one, by `join`."""
     if world_size() == 1:
         return mine
-    assert is_dataclass(mine)
-    device = next(iter(asdict(mine).values())).device
-    parts = gather_objects({name: tensor.cpu() for name, tensor in asdict(mine).items()})
+    device = mine.input_ids.device
+    parts = gather_objects({name: tensor.cpu() for name, tensor in vars(mine).items()})
     return join([type(mine)(**{name: tensor.to(device) for name, tensor in part.items()}) for part in parts])
 
 
@@ -178,10 +176,13 @@ def bounds(n: int) -> list[int]:
 
 def sum_gradients(model: nn.Module) -> None:
     """The gradient of the whole batch, out of every rank's part of it; before it is clipped."""
-    if world_size() > 1 and not sums_itself(model):
-        for parameter in model.parameters():
-            if parameter.grad is not None:
-                dist.all_reduce(parameter.grad)
+    if world_size() == 1 or sums_itself(model):
+        return
+    gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
+    together = torch.cat([gradient.flatten() for gradient in gradients])  # one message instead of one a parameter
+    dist.all_reduce(together)
+    for gradient, summed in zip(gradients, together.split([g.numel() for g in gradients]), strict=True):
+        gradient.copy_(summed.view_as(gradient))
 
 
 def sums_itself(model: nn.Module) -> bool:

@@ -102,6 +102,7 @@ def test_finished_trials_are_compared_without_ray(tmp_path, monkeypatch, capsys)
         says(train(trial), results={"sampled_accuracy": 0.5 + 0.1 * number})
     assert sweep(given(tmp_path)) == 0
     page = (folder / "sweep.md").read_text()
+    assert "`rlhf sweep 05 --algorithms rloo,reinforce --seeds 0-1 --impl reference --set steps=2" in page
     assert "| rloo | 0.550 ± 0.050 | 2 |" in page
     assert "| rloo - reinforce | -0.200 | -0.200 to -0.200 | 2 | below 0 |" in page
     assert (folder / "sweep.png").stat().st_size > 10_000
@@ -137,7 +138,7 @@ def test_the_interval_of_a_difference_is_the_paired_bootstrap_over_common_seeds(
     assert what == "a - b" and seeds == 3
     assert found == list(paired_bootstrap(*pair, DRAWS, torch.Generator().manual_seed(0)))
     assert differences({"a": a, "b": {9: 0.1}}) == []
-    assert "failed: b, seed 1: no money" in sweep_page({"a": a}, "kl", {"b, seed 1": "no money"})
+    assert "failed: b, seed 1: no money" in sweep_page({"a": a}, "kl", {"b, seed 1": "no money"}, "rlhf sweep 05")
 
 
 def test_bands_are_t_intervals_of_the_mean():

@@ -118,9 +118,9 @@ def tables(numbers: Numbers, metric: str) -> list[tuple[list[str], list[tuple[st
     return [first, (["", "difference", "95% interval (paired bootstrap)", "seeds", ""], told)] if told else [first]
 
 
-def sweep_page(numbers: Numbers, metric: str, failed: dict[str, str]) -> str:
+def sweep_page(numbers: Numbers, metric: str, failed: dict[str, str], command: str) -> str:
     """sweep.md."""
-    lines = ["# Final numbers", ""]
+    lines = ["# Final numbers", "", f"`{command}`", ""]
     for header, rows in tables(numbers, metric):
         lines += [f"| {' | '.join(row)} |" for row in (header, ["---"] * len(header), *rows)] + [""]
     if len(numbers) > 1:
