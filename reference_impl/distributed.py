@@ -143,9 +143,15 @@ def deal(order: Tensor) -> list[Tensor]:
     """Rows to ranks in turn, so that rows sorted by length give everybody as much work. UserError if one gets none."""
     if len(order) < world_size():
         raise UserError(
-            f"A batch of {len(order)} cannot be divided among {world_size()} processes: make it larger, or start fewer."
+            f"A batch of {len(order)} cannot be divided among {world_size()} processes: make it larger (or "
+            "micro_batches smaller), or start fewer."
         )
     return [order[first :: world_size()] for first in range(world_size())]
+
+
+def each_ranks(parts: int) -> int:
+    """Into how many parts each rank cuts its share, so that a part is as large as one of `parts` of the whole."""
+    return -(-parts // world_size())
 
 
 def gather_rows(mine: Tensor, shares: list[Tensor]) -> Tensor:

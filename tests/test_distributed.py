@@ -29,14 +29,14 @@ EVALUATED = ("eval_prompts=6", "final_eval_prompts=10", "checkpoint_every=2", "m
 SMALL_RL = (*EVALUATED, "prompts_per_step=4", "group=4", "lr=1e-3")
 SMALL_PAIRS = (*EVALUATED, "pair_prompts=24", "samples_per_prompt=6", "held_out_pairs=4", "batch_size=5")
 SMALL_REWARDS = (*EVALUATED, "reward_prompts=30", "held_out_samples=8", "batch_size=15")
-SMALL_SFT = (*EVALUATED, "batch_size=7", "demonstrations=50", "micro_batches=2")
+SMALL_SFT = (*EVALUATED, "batch_size=7", "demonstrations=50", "micro_batches=4")
 
 CASES = {  # name: (week, algorithm, settings)
     "objective": ("01", None, ("reward_prompts=20", "eval_prompts=10", "outcomes=8", "samples=64")),
     "sft": ("02", "sft", SMALL_SFT),
     "reward-models": ("03", "reward-models", SMALL_REWARDS),
     "prm": ("04", "prm", SMALL_REWARDS),
-    "rloo": ("05", "rloo", (*SMALL_RL, "micro_batches=2")),
+    "rloo": ("05", "rloo", (*SMALL_RL, "micro_batches=4")),
     "grpo": ("06", "grpo", (*SMALL_RL, "epochs=2", "minibatches=2", "aggregate=token_mean")),
     "ppo": ("06", "ppo", (*SMALL_RL, "epochs=2", "minibatches=2")),
     "rlvr": ("07", "rlvr", (*SMALL_RL, "scaling_prompts=4", "scaling_samples=4")),
@@ -48,14 +48,14 @@ CASES = {  # name: (week, algorithm, settings)
 }
 LARGE = ("policy={model}", "rows_at_once=8", "shard=true", "max_new_tokens=6", *EVALUATED[:3])
 CASES |= {  # a tiny Qwen3, whose weights and optimizer the two processes divide
-    "sharded-sft": ("02", "sft", (*LARGE, "batch_size=7", "demonstrations=50", "micro_batches=2", "max_length=256")),
+    "sharded-sft": ("02", "sft", (*LARGE, "batch_size=7", "demonstrations=50", "micro_batches=4", "max_length=256")),
     "sharded-ppo": (
         "06",
         "ppo",
-        (*LARGE, "prompts_per_step=4", "group=2", "epochs=1", "minibatches=2", "micro_batches=2", "kl_penalty=0.1"),
+        (*LARGE, "prompts_per_step=4", "group=2", "epochs=1", "minibatches=2", "micro_batches=4", "kl_penalty=0.1"),
     ),
     "sharded-bradley-terry": ("03", "bradley-terry", (*LARGE, "data={pairs}", "batch_size=6")),
-    "sharded-dpo": ("08", "dpo", (*LARGE, "data={pairs}", "held_out_pairs=4", "batch_size=5", "micro_batches=2")),
+    "sharded-dpo": ("08", "dpo", (*LARGE, "data={pairs}", "held_out_pairs=4", "batch_size=5", "micro_batches=4")),
     "whole-kto": ("09", "kto", (*LARGE, "shard=false", "data={pairs}", "held_out_pairs=4", "batch_size=5")),
     "sharded-on-policy-distillation": ("11", "on-policy-distillation", (*LARGE, "prompts_per_step=4", "group=2")),
 }

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
-from reference_impl.distributed import deal, gather_rows, rank, world_size
+from reference_impl.distributed import deal, each_ranks, gather_rows, rank, world_size
 from reference_impl.errors import UserError
 from reference_impl.sampling import score
 
@@ -33,7 +33,7 @@ def backward(
 
     forward(rows) gives the outputs of those rows, (R, ...) of one width; `lengths` (B,) sorts the rows into `parts` of
     like length. With one part this is what it always was: forward, loss, backward. Of several processes each computes
-    and backpropagates its share of the rows, again in `parts`.
+    and backpropagates its share of the rows, in parts of the same size as one process would.
     """
     if parts == 1 and world_size() == 1:
         outputs = forward(slice(None))
@@ -42,7 +42,7 @@ def backward(
         loss.backward()
         return outputs, loss
     shares = deal(lengths.argsort(descending=True, stable=True))
-    parts = min(parts, len(lengths) // world_size())  # on every rank as many
+    parts = min(each_ranks(parts), len(lengths) // world_size())
     mine = shares[rank()].tensor_split(parts)
     if parts == 1:
         outputs = gather_rows(forward(mine[0]), shares)

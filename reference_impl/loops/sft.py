@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from reference_impl.data.order import batch_indices
+from reference_impl.distributed import each_ranks
 from reference_impl.errors import UserError
 from reference_impl.loops.evaluate import EVAL_SEED, HeldOut
 from reference_impl.loops.sft_steps import batch_loss, sft_steps
@@ -102,8 +103,8 @@ def make_examples(demonstrations, tokenizer, functions, settings: SupervisedSett
 
 
 def micro_batches(rows: list[dict], pad_id: int, functions, settings: SupervisedSettings) -> list[dict]:
-    """One batch, cut into `settings.micro_batches` parts, each collated by itself."""
-    size = -(-len(rows) // settings.micro_batches)
+    """One batch, cut into `settings.micro_batches` parts, each collated by itself; several processes share a part."""
+    size = -(-len(rows) // each_ranks(settings.micro_batches))
     return [functions.collate(rows[i : i + size], pad_id) for i in range(0, len(rows), size)]
 
 
