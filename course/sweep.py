@@ -207,8 +207,8 @@ def start_ray():
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     import ray
 
-    local = {} if os.environ.get("RAY_ADDRESS") else {"include_dashboard": False, "object_store_memory": 2**27}
-    ray.init(log_to_driver=False, logging_level="error", **local)
+    local = {"address": "local", "include_dashboard": False, "object_store_memory": 2**27}
+    ray.init(log_to_driver=False, logging_level="error", **({} if os.environ.get("RAY_ADDRESS") else local))
     return ray
 
 
