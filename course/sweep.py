@@ -242,8 +242,11 @@ def hear_ctrl_c() -> None:
 
 def outcome(trial: Trial, command: SweepCommand) -> str:
     """A finished trial in a few words."""
-    found = summary(trial.finished())
-    name = metric_of([found["results"]], command.metric)
+    run = trial.finished()
+    if run is None:
+        return "finished, but does not count: the functions that it trained with have changed meanwhile"
+    found = summary(run)
+    name = command.metric if command.metric in found["results"] else metric_of([found["results"]], None)
     return f"{name.replace('_', ' ')} {found['results'][name]:.3f}  {found['seconds']:.0f} s"
 
 

@@ -107,6 +107,10 @@ def test_finished_trials_are_compared_without_ray(tmp_path, monkeypatch, capsys)
     assert "| rloo - reinforce | -0.200 | -0.200 to -0.200 | 2 | below 0 |" in page
     assert (folder / "sweep.png").stat().st_size > 10_000
     assert "4 of them finished already" in capsys.readouterr().out
+    asked = given(tmp_path, metric="sampled_acuracy")
+    assert "sampled accuracy 0.500" in command.outcome(trials[0], asked), "a typing mistake ends no sweep half-way"
+    with pytest.raises(UserError, match="did you mean 'sampled_accuracy'"):
+        sweep(asked)
 
 
 @pytest.mark.parametrize(
