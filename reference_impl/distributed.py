@@ -236,7 +236,7 @@ def divided(*models: nn.Module) -> Iterator[None]:
         mine = shares[-1][rank()]
 
         def part(value):
-            return value[mine] if isinstance(value, Tensor) and len(value) == len(rows) else value
+            return value[mine] if isinstance(value, Tensor) and value.shape[:1] == rows.shape[:1] else value
 
         return tuple(map(part, args)), {name: part(value) for name, value in kwargs.items()}
 
