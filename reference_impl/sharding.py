@@ -25,8 +25,7 @@ from reference_impl.errors import UserError
 
 def shard(model: nn.Module, settings) -> nn.Module:
     """Divide `model` among the ranks, in place, if the settings say so; before its optimizer is made."""
-    wanted = settings.scale == "full" if settings.shard == "auto" else settings.shard
-    if not wanted or world_size() == 1:
+    if world_size() == 1 or not (settings.scale == "full" if settings.shard == "auto" else settings.shard):
         return model
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
