@@ -193,6 +193,15 @@ def test_the_gold_reward_itself_cannot_be_over_optimized(tmp_path):
         train(tmp_path, reward="verifier")
 
 
+@pytest.mark.parametrize("algorithm", ["on-policy-distillation", "sdpo"])
+def test_micro_batches_change_no_number_of_a_distillation(algorithm, tmp_path):
+    whole = read_metrics(train(tmp_path / "whole", algorithm))
+    parts = read_metrics(train(tmp_path / "parts", algorithm, set=(*SMALL, *PROXY, "micro_batches=3")))
+    for one, other in zip(whole, parts, strict=True):
+        for name in one.keys() - {"seconds", "tokens_per_second"}:
+            assert other[name] == pytest.approx(one[name], rel=1e-3, abs=1e-5), name
+
+
 @pytest.mark.parametrize("algorithm", ["overoptimization", "on-policy-distillation", "sdpo"])
 def test_an_interrupted_run_resumes_to_the_same_numbers(algorithm, tmp_path, monkeypatch):
     whole = train(tmp_path / "whole", algorithm)

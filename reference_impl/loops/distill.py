@@ -9,7 +9,6 @@ answer of its own before its eyes. The verifier's reward is logged everywhere; o
 
 import time
 from collections.abc import Callable
-from contextlib import nullcontext
 from dataclasses import dataclass, fields
 from itertools import islice
 
@@ -17,7 +16,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
-from reference_impl.distributed import deal, divided, over_rows, rank, sum_numbers, world_size
+from reference_impl.distributed import (
+    deal,
+    each_ranks,
+    over_rows,
+    rank,
+    sum_gradients,
+    sum_numbers,
+    world_size,
+)
 from reference_impl.logprobs import chunked_mean, hidden_states, large_vocabulary
 from reference_impl.loops.accumulate import checked_loss
 from reference_impl.loops.evaluate import HeldOut, rollout, verifier_rewards
@@ -45,6 +52,11 @@ class Lesson:
     def tokens(self) -> Tensor:
         """(R, T - 1), aligned with the mask."""
         return self.input_ids[:, 1:]
+
+    def rows(self, index: Tensor) -> "Lesson":
+        """The lesson of these completions."""
+        parts = {field.name: getattr(self, field.name) for field in fields(self)}
+        return Lesson(**{name: part[index] if isinstance(part, Tensor) else part for name, part in parts.items()})
 
 
 Teach = Callable[[nn.Module, list[Prompt], list[str], Rollout, Tensor], Lesson | None]
@@ -115,30 +127,36 @@ def train_distillation(
 
 
 def learn(policy: nn.Module, optimizer, lesson: Lesson, loss_fn, settings: ResearchSettings) -> dict[str, float]:
-    """One optimizer step."""
+    """One optimizer step. The loss is a token mean, so it is the sum of the parts' losses, weighted by their tokens."""
     policy.train()
     optimizer.zero_grad()
-    several = len(lesson.mask) >= world_size()  # fewer completions than processes: each learns all of them
-    with divided(policy) if several else nullcontext():
-        if lesson.teacher_logits is None:
-            mine = my_part(lesson) if several else lesson
-            share = mine.mask.sum() / lesson.mask.sum()
-            loss = checked_loss(large_loss(policy, mine, loss_fn) * share)
-        else:
-            logits = policy(input_ids=lesson.input_ids, attention_mask=lesson.attention_mask).logits[:, :-1]
-            loss = checked_loss(loss_fn(logits, lesson.teacher_logits, lesson.tokens, lesson.mask))
+    parts, losses = my_parts(lesson, settings.micro_batches), []
+    (tokens,) = sum_numbers([float(sum(part.mask.sum() for part in parts))])
+    for part in parts:
+        loss = checked_loss(part_loss(policy, part, loss_fn) * (part.mask.sum() / tokens))
         loss.backward()
+        losses.append(loss.item())
+    sum_gradients(policy)
     norm = nn.utils.clip_grad_norm_(policy.parameters(), settings.max_grad_norm)
     optimizer.step()
-    in_parts = several and lesson.teacher_logits is None
-    return {"loss": sum_numbers([loss.item()])[0] if in_parts else loss.item(), "grad_norm": norm.item()}
+    return {"loss": sum_numbers([sum(losses)])[0], "grad_norm": norm.item()}
 
 
-def my_part(lesson: Lesson) -> Lesson:
-    """The completions that this process learns from: all of them, if there is no other."""
-    mine = deal(torch.arange(len(lesson.mask)))[rank()]
-    parts = {field.name: getattr(lesson, field.name) for field in fields(lesson)}
-    return Lesson(**{name: part[mine] if isinstance(part, Tensor) else part for name, part in parts.items()})
+def my_parts(lesson: Lesson, parts: int) -> list[Lesson]:
+    """This process's share of the completions, in parts as large as one of `parts` of the whole."""
+    rows = torch.arange(len(lesson.mask))
+    if len(rows) < world_size():  # each process learns all of them, and the weights add up to 1 all the same
+        return [lesson]
+    mine = deal(rows)[rank()]
+    return [lesson.rows(index) for index in mine.tensor_split(min(each_ranks(parts), len(rows) // world_size()))]
+
+
+def part_loss(policy: nn.Module, part: Lesson, loss_fn) -> Tensor:
+    """`loss_fn` of some completions."""
+    if part.teacher_logits is None:
+        return large_loss(policy, part, loss_fn)
+    logits = policy(input_ids=part.input_ids, attention_mask=part.attention_mask).logits[:, :-1]
+    return loss_fn(logits, part.teacher_logits, part.tokens, part.mask)
 
 
 def large_loss(policy: nn.Module, lesson: Lesson, loss_fn) -> Tensor:
