@@ -53,6 +53,11 @@ def wrong(text: str, name: str) -> str:
     return ast.unparse(tree) + "\n"
 
 
+def hears_ctrl_c() -> None:
+    """As in a terminal, also when the tests themselves were started in the background, where Ctrl-C is ignored."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 class Terminal:
     """`rlhf watch` in a terminal of its own."""
 
@@ -70,6 +75,7 @@ class Terminal:
             cwd=copy,
             env={**kept, "TERM": "xterm-256color", **environment},
             start_new_session=True,
+            preexec_fn=hears_ctrl_c,
         )
         self.theirs, self.said = theirs, ""
 
