@@ -52,7 +52,7 @@ class Zygote:
 
     def __init__(self, wrap: list[str] | None = None):
         self.control, theirs = socket.socketpair()
-        self._ready = False
+        self._ready, self._prepared = False, None
         if wrap is None and not _answers_in_memory():
             self.process, self.pid = None, _forked(theirs)
         else:
@@ -82,8 +82,16 @@ class Zygote:
             self._line(FIRST_START_SECONDS)
             self._ready = True
 
+    def prepare(self) -> "Zygote":
+        """Fork the first worker now, so that nobody waits for it later."""
+        self._prepared = self.spawn()
+        return self
+
     def spawn(self) -> tuple[socket.socket, int]:
         """A fresh worker: its socket and its process number (in the zygote's own numbering)."""
+        if self._prepared:
+            worker, self._prepared = self._prepared, None
+            return worker
         self.wait_until_ready()
         ours, theirs = socket.socketpair()
         try:

@@ -29,8 +29,8 @@ def grade(how: dict, pipe: int, signal: int) -> None:
         os.dup2(source, target)
     os.environ.pop("FORCE_COLOR", None)
     os.environ |= {"COLUMNS": str(how["width"])} | ({"FORCE_COLOR": "1"} if how["colour"] else {})
-    candidate.shared_zygote()
-    keeper, shared = VerdictKeeper(), halves.Halves(candidate.Zygote())
+    candidate.shared_zygote().prepare()
+    keeper, shared = VerdictKeeper(), halves.Halves(candidate.Zygote().prepare())
     folder = f"weeks/{how['week']}"
     options = ["--impl", how["impl"], *([] if how["own"] else [f"--ignore={folder}/test_mine.py"])]
     without = [word for name in NOT_NEEDED for word in ("-p", f"no:{name}")]

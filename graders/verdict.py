@@ -106,7 +106,7 @@ def check_purity(arguments, reply, fail) -> None:
 def _same_bytes(a: torch.Tensor, b) -> bool:
     if type(b) is not torch.Tensor or a.dtype != b.dtype or a.shape != b.shape:
         return False
-    a, b = (t.detach().clone(memory_format=torch.contiguous_format).reshape(-1).view(torch.uint8) for t in (a, b))
+    a, b = (t.detach().contiguous().reshape(-1).view(torch.uint8) for t in (a, b))
     return torch.equal(a, b)
 
 
