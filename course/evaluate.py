@@ -27,7 +27,7 @@ LONGEST = {"chain_sum": 28, "gsm8k": 512}  # tokens of a completion, by task
 class EvalCommand:
     """Measure models on held-out prompts; numbers in brackets are standard errors over prompts."""
 
-    targets: Annotated[Positional[tuple[str, ...]], arg(metavar="RUN|MODEL ...")]
+    targets: Annotated[Positional[tuple[str, ...]], arg(metavar="RUN|MODEL ...", help_behavior_hint="")]
     """Runs, checkpoints, base, smol, hub names, or runs of week 03 or 04, whose reward model is then measured."""
     prompts: int = 256
     """Held-out prompts."""
