@@ -2,6 +2,7 @@
 
     python -m reference_impl.runs.reference --week 05 --seeds 0-4
     python -m reference_impl.runs.reference --week 05 --seeds 0-4 --name shift --set reward_shift=3
+    python -m reference_impl.runs.reference --week 05 --algorithms rloo --seeds 0 --scale smol
 
 writes weeks/05/reference_curves/NAME.csv (algorithm, seed, step, metrics), NAME.json (settings, results, command,
 machine, versions) and NAME.png. Seeds run one after another.
