@@ -90,7 +90,7 @@ def token_mean_steps(model, batches, optimizer, batch_loss, max_grad_norm, sched
     optimizer.zero_grad()  # gradients left by somebody else are not part of the first step
     losses = []
     for micro_batches in batches:
-        counts = [int((batch["labels"][:, 1:] != IGNORE).sum()) for batch in micro_batches]
+        counts = [supervised_tokens(batch) for batch in micro_batches]
         total = sum(counts)
         if total == 0:
             losses.append(0.0)  # a step without gradient would still move the model by weight decay and momentum
@@ -107,6 +107,11 @@ def token_mean_steps(model, batches, optimizer, batch_loss, max_grad_norm, sched
         optimizer.zero_grad()
         losses.append(step_loss)
     return losses
+
+
+def supervised_tokens(batch: dict[str, Tensor]) -> int:
+    """How many tokens of a batch are learned. The first label of a row has nothing that predicts it."""
+    return int((batch["labels"][:, 1:] != IGNORE).sum())
 
 
 def lr_at(step: int, total_steps: int, peak_lr: float, warmup_steps: int, min_ratio: float = 0.0) -> float:

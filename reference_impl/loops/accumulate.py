@@ -37,27 +37,27 @@ def backward(
     """
     if parts == 1 and world_size() == 1:
         outputs = forward(slice(None))
-        outputs.retain_grad()
-        loss = checked_loss(loss_fn(outputs))
-        loss.backward()
-        return outputs, loss
+        return outputs, backward_from(outputs, loss_fn)
     shares = deal(lengths.argsort(descending=True, stable=True))
     parts = min(each_ranks(parts), len(lengths) // world_size())
     mine = shares[rank()].tensor_split(parts)
     if parts == 1:
         outputs = gather_rows(forward(mine[0]), shares)
-        outputs.retain_grad()
-        loss = checked_loss(loss_fn(outputs))
-        loss.backward()
-        return outputs, loss
+        return outputs, backward_from(outputs, loss_fn)
     with torch.no_grad():
         outputs = gather_rows(torch.cat([forward(rows) for rows in mine]), shares)
-    outputs.requires_grad_()
-    loss = checked_loss(loss_fn(outputs))
-    loss.backward()
+    loss = backward_from(outputs.requires_grad_(), loss_fn)
     for rows in mine:
         forward(rows).backward(outputs.grad[rows])
     return outputs, loss
+
+
+def backward_from(outputs: Tensor, loss_fn: Callable[[Tensor], Tensor]) -> Tensor:
+    """Backpropagate loss_fn(outputs), which leaves its gradient in `outputs.grad`; returns the loss."""
+    outputs.retain_grad()
+    loss = checked_loss(loss_fn(outputs))
+    loss.backward()
+    return loss
 
 
 def scorer(

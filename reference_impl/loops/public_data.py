@@ -19,7 +19,7 @@ from reference_impl.errors import UserError
 from reference_impl.loops.sft_steps import batch_loss
 from reference_impl.runs.progress import console
 from reference_impl.runs.run import Run
-from reference_impl.sft import IGNORE
+from reference_impl.sft import supervised_tokens
 from reference_impl.tasks import get_task
 
 LOSS_ROWS = 8  # held-out examples read at once
@@ -96,7 +96,7 @@ def mean_loss(model: nn.Module, examples: list[dict], tokenizer, functions) -> f
     total, count = 0.0, 0
     for first in range(0, len(examples), LOSS_ROWS):
         batch = functions.collate(examples[first : first + LOSS_ROWS], tokenizer.pad_token_id)
-        tokens = int((batch["labels"][:, 1:] != IGNORE).sum())
+        tokens = supervised_tokens(batch)
         if tokens:
             total, count = total + float(batch_loss(model, batch, functions.sft_loss)) * tokens, count + tokens
     return total / max(count, 1)

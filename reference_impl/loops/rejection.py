@@ -18,8 +18,7 @@ from reference_impl.algorithms import ALGORITHMS
 from reference_impl.config import checked
 from reference_impl.data.pairs import SAMPLING_BATCH
 from reference_impl.errors import UserError
-from reference_impl.loops.batch import shared_score
-from reference_impl.loops.evaluate import EVAL_SEED, held_out_prompts, rollout
+from reference_impl.loops.evaluate import EVAL_SEED, held_out_prompts, rollout, sampled_kl
 from reference_impl.loops.sft import train_sft
 from reference_impl.runs.progress import console
 from reference_impl.runs.run import Run
@@ -129,10 +128,8 @@ def drift_from(reference: nn.Module, tokenizer, prompts, settings) -> Callable[[
     def drift(model: nn.Module, n: int) -> dict[str, float]:
         generator = torch.Generator().manual_seed(EVAL_SEED)
         sampled, _ = rollout(model, tokenizer, prompts[:n], 1, settings.max_new_tokens, 1.0, generator)
-        mask = sampled.response_mask
-        ref_logprobs = shared_score(reference, sampled) * mask
         return {
-            "kl": (sampled.logprobs - ref_logprobs).sum(1).mean().item(),
+            "kl": sampled_kl(sampled, reference),
             "entropy": (-sampled.logprobs.sum() / sampled.response_mask.sum()).item(),
         }
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from reference_impl.distributed import deal, divided, rank, sum_numbers, summed_gradients
 from reference_impl.logprobs import chunked_mean, hidden_states, large_vocabulary
-from reference_impl.sft import IGNORE, token_mean_steps
+from reference_impl.sft import IGNORE, supervised_tokens, token_mean_steps
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 
@@ -26,7 +26,7 @@ def sft_steps(model: nn.Module, batches, optimizer, max_grad_norm: float, schedu
 
         def loss_of(model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
             mine = my_part(batch)
-            share = supervised(mine) / max(1, supervised(batch))
+            share = supervised_tokens(mine) / max(1, supervised_tokens(batch))
             return large_sft_loss(model, mine, functions.sft_loss) * share
 
         with summed_gradients(model):
@@ -39,11 +39,6 @@ def my_part(batch: dict[str, Tensor]) -> dict[str, Tensor]:
     """The rows of a batch that this process reads: all of them, if there is no other."""
     mine = deal(torch.arange(len(batch["labels"])))[rank()]
     return {name: rows[mine] for name, rows in batch.items()}
-
-
-def supervised(batch: dict[str, Tensor]) -> int:
-    """How many tokens of a batch are learned."""
-    return int((batch["labels"][:, 1:] != IGNORE).sum())
 
 
 def batch_loss(model: nn.Module, batch: dict[str, Tensor], sft_loss: Loss) -> Tensor:

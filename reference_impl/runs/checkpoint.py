@@ -26,7 +26,7 @@ def save_checkpoint(folder: Path, step: int, model: nn.Module, tokenizer: Any, p
 
     from reference_impl.models import save_model
 
-    models = [model, *(part for part in parts.values() if isinstance(part, nn.Module))]
+    models = models_among(model, parts)
     state = {name: part.get_state() if is_generator(part) else state_of(part, models) for name, part in parts.items()}
     state |= {"step": step, "torch_rng": torch.get_rng_state()}
     with replacing_folder(folder) as fresh:
@@ -48,7 +48,7 @@ def load_checkpoint(folder: Path, model: nn.Module, parts: dict[str, Any]) -> in
     try:
         state = torch.load(folder / STATE, weights_only=True)
         saved, _ = load_model(folder)
-        models = [model, *(part for part in parts.values() if isinstance(part, nn.Module))]
+        models = models_among(model, parts)
         load_state(model, saved.state_dict(), models)
         for name, part in parts.items():
             part.set_state(state[name]) if is_generator(part) else load_state(part, state[name], models)
@@ -60,3 +60,8 @@ def load_checkpoint(folder: Path, model: nn.Module, parts: dict[str, Any]) -> in
 
 def is_generator(part: Any) -> bool:
     return isinstance(part, torch.Generator)
+
+
+def models_among(model: nn.Module, parts: dict[str, Any]) -> list[nn.Module]:
+    """The model of a checkpoint and those in its `parts`: an optimizer's state belongs to one of them."""
+    return [model, *(part for part in parts.values() if isinstance(part, nn.Module))]
